@@ -38,8 +38,8 @@ RATES = (0.001, 0.0003)
 """Inner rates that fine-tuning is tried with."""
 MANY_CLASSES, FEW_PASSES = 200, 50
 """Classes from which, and images of each up to which, meta-training after a pre-training may pay."""
-START = torch.tensor([10.0], dtype=torch.float64)
-"""Start of the search for each temperature: alone it has one optimum, from which both are optimized together."""
+START = 10.0
+"""Start of the search for each temperature."""
 OPTIONS: dict[str, Any] = {"distance": "cosine", "loss": "neighbors"}
 """How: all examples of a task of a high way count, and the angles that the head of the network goes by."""
 
@@ -328,11 +328,8 @@ class _Validation:
                 held[spec.outputs].append((scores, state["present"].expand_as(scores[0]), task.query.targets))
         queries = [_Queries(*map(_joined, zip(*parts, strict=True))) for parts in held.values()]
         copy = own_copy(learner)
-        if learner.ridge:
-            alone = [_fitted([one.of(part) for one in queries], START) for part in range(2)]
-            copy.temperatures.copy_(_fitted(queries, torch.cat([*alone, torch.ones_like(alone[0])])))
-        else:
-            copy.temperatures[:1] = _fitted(queries, START)
+        fitted = _fitted(queries)
+        copy.temperatures[: len(fitted)] = fitted
         return copy
 
 
@@ -343,19 +340,16 @@ class _Queries(NamedTuple):
     present: Tensor
     targets: Tensor
 
-    def of(self, part: int) -> "_Queries":
-        """By one of the scores alone."""
-        return self._replace(scores=self.scores[part : part + 1])
-
 
 def _joined(parts: tuple[Tensor, ...]) -> Tensor:
     """Scores, presences or targets of tasks, query after query."""
     return torch.cat(parts, dim=1 if parts[0].ndim == 3 else 0)
 
 
-def _fitted(queries: list[_Queries], start: Tensor) -> Tensor:
-    """The temperatures that make the targets of queries most likely."""
-    logs = start.to(queries[0].scores.device).log().requires_grad_()
+def _fitted(queries: list[_Queries]) -> Tensor:
+    """The temperatures `(parts,)` that make the targets of queries most likely; their loss is convex in them."""
+    scores = queries[0].scores
+    logs = scores.new_full((len(scores),), START).log().requires_grad_()
     descent = torch.optim.LBFGS([logs], max_iter=50, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
