@@ -34,9 +34,7 @@ def built(
     try:
         recipe = dict(config["recipe"])
         cls, spec = LEARNERS[recipe.pop("learner")], TaskSpec.from_json(recipe.pop("spec"))
-        check_trusted(recipe["backbone"], trust, "backbone")
-        if recipe["backbone"] == TunedEncoder.key:
-            check_trusted((recipe.get("backbone_options") or {}).get("name"), trust, "encoder")
+        check_network_trusted(recipe["backbone"], recipe.get("backbone_options"), trust)
         options = recipe.pop("options")
         parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
         if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built
@@ -56,6 +54,13 @@ def built(
             f"{source} cannot be built (it was saved by {versions}). {reason}", code=code, hint=hint
         ) from error
     return learner, pipeline
+
+
+def check_network_trusted(backbone: Any, options: dict[str, Any] | None, trust: Sequence[str]) -> None:
+    """Raise `ArtifactError` for a network that a file names if building it runs code of a package not in `trust`."""
+    check_trusted(backbone, trust, "backbone")
+    if backbone == TunedEncoder.key:
+        check_trusted((options or {}).get("name"), trust, "encoder")
 
 
 def _check_shapes(planned: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:

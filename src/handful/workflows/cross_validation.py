@@ -11,6 +11,7 @@ from handful.evaluation.ladder import MINUTES
 from handful.evaluation.scoring import check_number, metric_of
 from handful.events import NoteEvent, OnEvent, Stop, ignore
 from handful.models.meta_model import MetaModel
+from handful.models.rebuilding import check_network_trusted
 from handful.reports.report import Report
 from handful.storage import is_run
 from handful.tasks.distribution import TaskDistribution
@@ -59,6 +60,7 @@ def cross_validate(
     check_minutes(minutes)
     run = Run.existing(path)
     experiment = Experiment.from_config(run.config())
+    check_network_trusted(experiment.backbone, experiment.backbone_options, trust)
     model = MetaModel.from_pretrained(run.path, trust=trust)
     opened, _ = opened_again(experiment, model, run)
     metric_of(opened, metric or experiment.settings.get("metric"))

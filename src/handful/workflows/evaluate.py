@@ -19,6 +19,7 @@ from handful.evaluation.scoring import check_number, check_tasks, metric_of
 from handful.events import NoteEvent, OnEvent, Stop, ignore, until
 from handful.metrics import recorded_metric
 from handful.models.meta_model import MetaModel
+from handful.models.rebuilding import check_network_trusted
 from handful.notes import note
 from handful.reports.encoder_lines import UsedEncoder
 from handful.reports.race import RaceResult
@@ -77,6 +78,8 @@ def evaluate(
     model = MetaModel.from_pretrained(run.path, trust=trust)
     model.learner.to(there)
     experiment = Experiment.from_config(run.config())
+    # The ladder's rungs have this network, which a winner of a race on raw inputs lacks.
+    check_network_trusted(experiment.backbone, experiment.backbone_options, trust)
     history = run.metrics()
     home, away, new = _opened(run, experiment, model, other)
     queries = experiment.query_shot if query_shot is None else query_shot
