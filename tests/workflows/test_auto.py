@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from tests.workflows.race_kills import repeated, shops
 
 import own_data
@@ -34,6 +35,7 @@ from handful.workflows.auto import auto, candidates, race_of, with_network, with
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.race_record import RaceRecord
+from handful.workflows.race_scores import Scored
 from handful.workflows.race_trainees import Trainee
 from handful.workflows.train import train
 from noted import noted
@@ -211,6 +213,16 @@ def test_beside_a_probe_that_won_the_ladder_is_pre_trained_as_the_race_was(exper
     report = evaluate(tmp_path / "run", tasks=4, minutes=0, curve=False)
     assert report.pretrained_on == "pre-trained on 1,280 examples, as many as a candidate of its race was trained on"
     assert "pooled" in {row.evaluation.learner for row in report.comparisons[0].rows}
+
+
+def test_candidates_are_compared_on_the_tasks_that_all_were_scored_on(experiment, tmp_path, monkeypatch):
+    errors = {"ridge-probe": [5.0] * 10, "dummy": [9.0] * 10 + [0.0] * 10}
+    monkeypatch.setattr(race_entrants.Probe, "scored", lambda one: Scored(torch.tensor(errors[one.name])))
+    monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "dummy"))
+    assert auto(experiment, tmp_path / "run").learner.key == "ridge-probe"
+    summary = read_json(tmp_path / "run" / "race.json")["summary"]
+    assert summary["tasks"] == 10
+    assert {row["name"]: row["score"] for row in summary["candidates"]} == {"ridge-probe": 5.0, "dummy": 9.0}
 
 
 def test_one_that_cannot_be_trained_is_left_out_with_the_reason(experiment, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from evaluation.toys import Clusters, Slopes
 from handful.metrics import METRICS
 from handful.streams import seeded
-from handful.workflows.race_scores import Judge, Scored, reason
+from handful.workflows.race_scores import Judge, Scored, on_same_tasks, reason
 
 TASKS = 60
 
@@ -65,6 +65,21 @@ def test_what_was_trained_is_left_out_unless_it_is_clearly_ahead_of_its_start():
         "learned": scored(spread(0.7) + 0.1 + spread(0.0, 0.001, 3)),
     }
     assert court.below(field, ["worst", "frozen"]) == {"lucky": "not clearly ahead of frozen"}
+
+
+def test_where_every_task_has_all_classes_a_gain_for_other_classes_is_unknown():
+    """However many the draws: the rule by which heads on a network are switched on, too."""
+    of_all = Clusters(splits={"train": list(range(30)), "val": list(range(30, 35)), "test": list(range(35, 60))})
+    field = {"frozen": scored(spread(0.7)), "map": scored(spread(0.709) + 0.001 * spread(0.0, 1.0, 3))}
+    assert set(judge(of_all).below(field, ["frozen"])) == {"map"}
+    assert not judge(Slopes()).below(field, ["frozen"]), "over tasks it is known"
+
+
+def test_a_field_is_ranked_on_the_tasks_that_all_of_its_candidates_have():
+    hard, easy = torch.full((10,), 0.3).double(), torch.full((TASKS - 10,), 0.9).double()
+    field = {"a": scored(torch.cat([hard, easy])), "b": scored(hard + 0.2 + 0.01 * spread(0.0)[:10])}
+    assert judge().best(on_same_tasks(field)) == "b"
+    assert {len(one.scores) for one in on_same_tasks(field).values()} == {10}
 
 
 def test_a_mean_that_is_far_behind_is_no_tie_however_wide_the_interval():

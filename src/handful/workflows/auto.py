@@ -33,7 +33,7 @@ from handful.workflows.experiment import Experiment, continued, validating
 from handful.workflows.race_end import Finish, finished
 from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
 from handful.workflows.race_record import RaceRecord, budget_of
-from handful.workflows.race_scores import Scored, reason
+from handful.workflows.race_scores import Scored, on_same_tasks, reason
 from handful.workflows.race_steps import Course, rounds, targets
 from handful.workflows.race_trainees import Trainee
 
@@ -271,6 +271,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     scores |= trained
     if not scores:
         raise HandfulError(f"No candidate could be trained: {'; '.join(dropped.values())}.", code="training-diverged")
+    scores = on_same_tasks(scores)  # heads on a network may have been compared on fewer than the rest
     entrants = {one.name: one for one in (*probes, *pretrained, *trainees)}
     start = [one.name for one in probes] if track.encoded else []
     below = track.judge.below(scores, start) if start else {}

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from handful.evaluation.intervals import ALPHA, Interval, apart, class_interval, interval
+from handful.evaluation.intervals import ALPHA, ClassInterval, Interval, apart, class_interval, interval
 from handful.metrics import Metric
 from handful.tasks.distribution import TaskDistribution
 
@@ -78,22 +78,25 @@ class Judge:
 
     def surely_ahead(self, one: Scored, other: Scored) -> bool:
         """Whether one is significantly better than another."""
-        return self._leads(one, other, ALPHA)
-
-    def _leads(self, one: Scored, other: Scored, alpha: float) -> bool:
-        return self.rank(one) > self.rank(other) and not self.ahead(one, other, alpha=alpha).low <= 0
+        return self.rank(one) > self.rank(other) and not self.ahead(one, other).low <= 0
 
     def below(self, field: Mapping[str, Scored], start: Collection[str]) -> dict[str, str]:
         """Which of the others are not ahead of the best of the untrained `start`; with the reason in words.
 
         So that training takes no model below its start. A gain counts where chance explains it with a probability of a
-        fifth or less: with few validation classes, a stricter rule leaves out most of what training gains.
+        fifth or less: with few validation classes, a stricter rule leaves out most of what training gains. Where every
+        task has all of the classes, a gain for other classes is unknown.
         """
         first = max(start, key=lambda name: self.rank(field[name]))
         others = {name: one for name, one in field.items() if name not in start}
         return {
-            n: f"not clearly ahead of {first}" for n, o in others.items() if not self._leads(o, field[first], LIKELY)
+            n: f"not clearly ahead of {first}" for n, o in others.items() if not self._likely_ahead(o, field[first])
         }
+
+    def _likely_ahead(self, one: Scored, start: Scored) -> bool:
+        gain = self.ahead(one, start, alpha=LIKELY)
+        known = isinstance(gain, ClassInterval) or not all(self.classes)
+        return known and self.rank(one) > self.rank(start) and not gain.low <= 0
 
     def best(self, field: Mapping[str, Scored]) -> str:
         """The name of the winner: the cheapest of those that are as good as the leader."""
@@ -118,6 +121,12 @@ class Judge:
         ordered = sorted(field, key=lambda name: self.rank(field[name]), reverse=True)
         kept = {name for name in ordered[:count] if not self.surely_ahead(field[ordered[0]], field[name])}
         return [name for name in field if name in kept | set(ordered[:1])]
+
+
+def on_same_tasks(field: Mapping[str, Scored]) -> dict[str, Scored]:
+    """The candidates with their scores on the first tasks, which all of them have."""
+    count = min(len(one.scores) for one in field.values())
+    return {name: replace(one, scores=one.scores[:count]) for name, one in field.items()}
 
 
 def reason(judge: Judge, leader: tuple[str, Scored], other: Scored) -> str:
