@@ -195,6 +195,18 @@ def test_a_rotated_key_overlaps_with_its_successor(keys, now):
         keys.rotate("acme", old.key.id)
 
 
+@pytest.mark.parametrize("life", [None, timedelta(days=30)])
+def test_a_key_is_rotated_once_and_its_successor_again(keys, now, life):
+    old = keys.create("acme", "write", "of the shop", None if life is None else later(now, **{"days": life.days}))
+    new = keys.rotate("acme", old.key.id)
+    now.ms += 1000
+    with pytest.raises(UserError, match=f"rotated already. Rotate '{new.key.id}'"):
+        keys.rotate("acme", old.key.id)
+    newest = keys.rotate("acme", new.key.id)
+    assert newest.key.expires_at == (None if life is None else later(now, days=life.days))
+    assert len(keys.list("acme")) == 3
+
+
 def test_rotation_never_prolongs_a_key(keys, now):
     old = keys.create("acme", "write", "soon over", later(now, minutes=1))
     keys.rotate("acme", old.key.id, overlap=timedelta(days=9))

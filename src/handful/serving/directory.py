@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, insert, select, true
+from sqlalchemy import ColumnElement, Connection, Row, Table, func, insert, select, true
 
 from handful.errors import UserError
 from handful.serving.records import Key, Tenant, as_datetime
-from handful.serving.tables import KEYS, TENANTS
+from handful.serving.tables import AUDIT, KEYS, TENANTS
 from handful.serving.usage import Counts
 
 DEFAULT = "default"
@@ -59,6 +59,12 @@ class Directory:
         """Keys by id, the revoked and expired ones too. after: the id of the last one seen."""
         wanted = select(KEYS).where(self._own(KEYS), KEYS.c.id > after)
         return [_key(row) for row in self._run(wanted.order_by(KEYS.c.id).limit(limit))]
+
+    def successor(self, id_: str) -> str | None:
+        """The id of the key that took the place of another one of the tenant; None if it was not rotated."""
+        rotated = self._own(AUDIT), AUDIT.c.action == "key-rotated", AUDIT.c.task == id_
+        last = select(func.max(AUDIT.c.number)).where(*rotated).scalar_subquery()
+        return self._run(select(AUDIT.c.task).where(self._own(AUDIT), AUDIT.c.number == last + 1)).scalar()
 
     def has_admin(self, at: int) -> bool:
         """Whether the tenant has an admin key that is in force."""

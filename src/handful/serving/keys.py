@@ -171,13 +171,15 @@ class Keys:
         overlap: for how long the old one is accepted beside it.
         actor, idempotency_key: as for `create`.
 
-        Raises `UserError` where the tenant has no key of this id, or it is refused already.
+        Raises `UserError` where the tenant has no key of this id, or it is refused or was rotated already.
         """
 
         def work(rows: Rows, id_: str, token: str) -> Key:
             old, at = rows.directory.key(key), self._now()
             if not _valid(old, at):
                 raise UserError(f"The key {key!r} is revoked or expired. Create another one.")
+            if old.expires_at is not None and (new := rows.directory.successor(key)) is not None:  # its time was cut
+                raise UserError(f"The key {key!r} was rotated already. Rotate {new!r}, which took its place.")
             lifetime = None if old.expires_at is None else old.expires_at - old.created_at
             until = None if lifetime is None else min(at + lifetime // timedelta(milliseconds=1), LAST)
             last = at + max(overlap, timedelta()) // timedelta(milliseconds=1)
