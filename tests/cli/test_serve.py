@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import re
 import subprocess
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from test_main import refused
 
-from handful.cli.serve import named_models, welcome
+from handful.cli.serve import named_models, welcome, written_log
 from handful.errors import UserError
 from handful.http.first_steps import first_steps
 from handful.http.server import Address
@@ -19,6 +20,7 @@ from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.rows import TablePipeline
+from handful.serving.log_lines import log_line
 from handful.serving.service import Service
 from handful.types import TaskSpec
 from serving.worlds import classifier, regressor
@@ -118,3 +120,23 @@ def png(number):
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(number).integers(0, 256, (4, 4), np.uint8)).save(file, "PNG")
     return file.getvalue()
+
+
+# The log
+
+
+def test_every_line_of_the_log_is_one_object(capsys):
+    own, other = logging.getLogger("handful.http"), logging.getLogger("asyncio")
+    with written_log():
+        own.info(log_line("request", status=200))
+        try:
+            raise ValueError("broken\nin \ud800 two")
+        except ValueError:
+            own.exception(log_line("error", work="purge"))
+            other.exception("not %s", "ours")
+    plain, error, others = map(json.loads, capsys.readouterr().err.splitlines())
+    assert plain == {"event": "request", "status": 200}
+    assert error.pop("traceback").endswith("ValueError: broken\nin \ud800 two")
+    assert error == {"event": "error", "work": "purge"}
+    assert others.pop("traceback").startswith("Traceback")
+    assert others == {"event": "log", "log": "asyncio", "message": "not ours"}

@@ -19,9 +19,6 @@ from handful.errors import UserError
 if TYPE_CHECKING:
     from handful.serving.service import Service
 
-LOGS = "handful.http", "handful.serving"
-"""Logs of the server and of the service below it."""
-
 
 def of_server(name: str, variable: str = "", **facts: Any) -> Any:
     """An option that has an environment variable too: --behind-proxy is HANDFUL_BEHIND_PROXY."""
@@ -111,14 +108,17 @@ def named_models(given: list[str]) -> dict[str, str | Path]:
 
 @contextlib.contextmanager
 def written_log() -> Iterator[None]:
-    """Within this context, the log goes to stderr: a line of JSON for each request and alarm."""
-    handler, logs = logging.StreamHandler(sys.stderr), [logging.getLogger(name) for name in LOGS]
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    """Within this context, the log goes to stderr: a line of JSON for each request, alarm and error."""
+    from handful.serving.log_lines import OTHERS, OURS, LineFormatter
+
+    handler, logs = logging.StreamHandler(sys.stderr), [logging.getLogger(name) for name in (*OURS, *OTHERS)]
+    handler.setFormatter(LineFormatter())
     before = [(log.level, log.propagate) for log in logs]
     for log in logs:
         log.addHandler(handler)
-        log.setLevel(logging.INFO)
         log.propagate = False
+        if log.name in OURS:
+            log.setLevel(logging.INFO)
     try:
         yield
     finally:
