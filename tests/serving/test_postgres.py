@@ -23,7 +23,7 @@ from handful.serving.tables import METADATA
 from serving.clusters import OWNER, SERVICE, name_of
 from serving.oracle import check
 from serving.schemas import HEAD, NEXT, migrations
-from serving.worlds import classifier, points
+from serving.worlds import classifier, filled, points
 
 TENANTED = [table.name for table in METADATA.sorted_tables if "tenant" in table.c]
 
@@ -309,6 +309,8 @@ def test_an_earlier_store_is_counted_anew(own, cluster):
     """Versions before counted examples and states alone."""
     two_tenants(own)
     with Service(classifier(), own) as service:
+        for name in ("t", "u"):
+            filled(service, name)
         wanted = [service.usage(tenant=name) for name in ("t", "u")]
     with cluster.superuser(name_of(own)) as connection:
         connection.execute("UPDATE tasks SET bytes = 1")

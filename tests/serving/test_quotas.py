@@ -18,8 +18,13 @@ from handful.serving.sqlite_store import SqliteStore, upgrade
 from handful.serving.tables import METADATA, TENANTS
 from handful.serving.usage import Usage
 from serving.oracle import check
-from serving.worlds import classifier, points, regressor
+from serving.worlds import classifier, filled, points, regressor
 
+TASKS_OF_REQUESTS = (
+    "PRAGMA writable_schema = ON",
+    "UPDATE sqlite_schema SET sql = replace(sql, 'task VARCHAR,', 'task VARCHAR NOT NULL,') WHERE name = 'requests'",
+    "PRAGMA writable_schema = RESET",
+)
 BACK = (
     "DROP TABLE keys",
     "DROP TABLE tenants",
@@ -30,9 +35,7 @@ BACK = (
     "ALTER TABLE versions DROP COLUMN pinned",
     "DROP INDEX requests_created",
     "DROP INDEX requests_task",
-    "PRAGMA writable_schema = ON",
-    "UPDATE sqlite_schema SET sql = replace(sql, 'task VARCHAR,', 'task VARCHAR NOT NULL,') WHERE name = 'requests'",
-    "PRAGMA writable_schema = RESET",
+    *TASKS_OF_REQUESTS,
     "UPDATE alembic_version SET version_num = '0001'",
 )
 """The way back to the first schema."""
@@ -176,6 +179,22 @@ def test_who_has_too_much_already_may_make_it_less(opened, tenant):
     assert left.bytes > 0, "the audit and the receipts"
 
 
+def test_no_tenant_is_locked_by_what_it_cannot_remove(opened, tenant):
+    """The audit, receipts and keys."""
+    task = opened().create("one", *FOUR, model="classes", tenant=tenant).id
+    most = opened().usage(tenant=tenant).bytes + 10_000
+    service = opened(tenant_bytes=most)
+    while service.usage(tenant=tenant).bytes < most:
+        service.delete(task, tenant=tenant)
+        service.restore(task, tenant=tenant)
+    service.rename(task, "x" * 100, tenant=tenant)
+    service.keys.create(tenant, "predict", "one")
+    service.add(task, points(5), ["a"], tenant=tenant)
+    assert "bytes of tasks" in refused(
+        "quota-exceeded", opened(tenant_bytes=1).add, task, points(6), ["a"], tenant=tenant
+    )
+
+
 def test_a_state_that_was_dropped_needs_room_to_be_pinned(opened, tenant, monkeypatch):
     monkeypatch.setattr("handful.serving.rows.KEPT_STATES", 1)
     service = opened()
@@ -255,3 +274,22 @@ def test_an_earlier_store_gets_its_tenants_and_counts(models, tmp_path):
         assert [one.name for one in service.tenants.list()] == ["acme", "default"]
         check(service, "acme")
         service.keys.create("acme", "predict", "one", idempotency_key="k")
+
+
+def test_a_store_that_counted_less_is_counted_anew(models, tmp_path):
+    """Versions before counted examples and states alone."""
+    with Service(models, tmp_path / "store") as service:
+        service.tenants.create("acme")
+        filled(service, "acme", model="classes")
+        wanted = service.usage(tenant="acme")
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / FILE)) as connection, connection:
+        for table in ("keys", "requests", "erasures", "audit"):
+            assert connection.execute(f"SELECT COUNT(*) FROM {table} WHERE tenant = 'acme'").fetchone() > (0,), table
+        for table in ("tasks", "tenants"):
+            connection.execute(f"UPDATE {table} SET bytes = 1")
+        for statement in (*TASKS_OF_REQUESTS, "UPDATE alembic_version SET version_num = '0004'"):
+            connection.execute(statement)
+    upgrade(tmp_path / "store")
+    with Service(models, tmp_path / "store") as service:
+        assert service.usage(tenant="acme") == wanted
+        check(service, "acme")

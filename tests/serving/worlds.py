@@ -36,3 +36,12 @@ def clusters(each, seed=0):
     noise = torch.randn(2, each, 3, generator=torch.Generator().manual_seed(seed)) / 4
     noise[1] += 5
     return noise.flatten(0, 1).tolist(), ["a"] * each + ["b"] * each
+
+
+def filled(service, tenant, model=None):
+    """Give a tenant rows of each kind: a key, an answer to a request, and a receipt."""
+    service.keys.create(tenant, "predict", "\u65e5")
+    how = {"model": model, "tenant": tenant}
+    service.create("kept", points(1, 2, 3), [*"aab"], idempotency_key="filled", **how)
+    task = service.create("\u00e4pfel", points(1, 2, 3), [*"aab"], **how).id
+    service.erase(task, [service.examples(task, tenant=tenant)[0].id], tenant=tenant)

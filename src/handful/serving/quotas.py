@@ -17,7 +17,7 @@ class Quotas:
     examples: examples of one version of a task.
     task_bytes: size of one task with all its versions, see `Usage`.
     tasks: tasks of one tenant, the deleted ones too until they are erased.
-    tenant_bytes: size of all that one tenant keeps.
+    tenant_bytes: size of all tasks of one tenant, without its keys, audit and receipts.
     """
 
     classes: int = 200
@@ -41,7 +41,8 @@ class Quotas:
         if used.bytes > self.task_bytes:
             way = " Earlier versions count, too: create another task of its present examples."
             raise _too_large("bytes with all its versions", used.bytes, self.task_bytes, way)
-        for found, most, unit in ((whole.tasks, self.tasks, "tasks"), (whole.bytes, self.tenant_bytes, "bytes")):
+        size = whole.bytes if whole.bytes <= self.tenant_bytes else rows.counts.of_tasks().bytes
+        for found, most, unit in ((whole.tasks, self.tasks, "tasks"), (size, self.tenant_bytes, "bytes of tasks")):
             if found > most:
                 raise UserError(
                     f"The tenant would have {found:,} {unit}; at most {most:,} are allowed. Erase tasks that are no "

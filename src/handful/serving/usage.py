@@ -1,7 +1,7 @@
 """What tasks and tenants use of a store, counted in the transactions that change it."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -120,6 +120,13 @@ class Counts:
         row = self._run(noted).first()
         return Usage(0, 0, 0) if row is None else Usage(*row)
 
+    def of_tasks(self) -> Usage:
+        """The usage of all tasks of the tenant, by what is noted of each."""
+        self.note()
+        sums = select(func.count(), func.sum(TASKS.c.examples), func.sum(TASKS.c.bytes))
+        count, examples, size = self._run(sums.where(TASKS.c.tenant == self._tenant)).one()
+        return Usage(count, int(examples or 0), int(size or 0))
+
     def of_task(self, task: str) -> Usage:
         """The usage of a task; zero for an unknown one."""
         self.note()
@@ -133,10 +140,9 @@ class Counts:
 
     def summed(self) -> Usage:
         """What the tenant uses by what is noted of its tasks, and by all of its other rows."""
-        sums = select(func.count(), func.sum(TASKS.c.examples), func.sum(TASKS.c.bytes))
-        count, examples, size = self._run(sums.where(TASKS.c.tenant == self._tenant)).one()
+        tasks = self.of_tasks()
         others = sum(self._measure(self._own(table, None), _size(table))[1] for table in OF_TENANT)
-        return Usage(count, int(examples or 0), int(size or 0) + others)
+        return replace(tasks, bytes=tasks.bytes + others)
 
     def _measure(self, where: list[ColumnElement[bool]], size: ColumnElement[int]) -> tuple[int, int]:
         """How many rows these are, and the sum of their sizes."""
