@@ -139,6 +139,20 @@ def test_a_race_with_the_budget_of_another_has_its_bits(whole, experiment, tmp_p
     assert weights(tmp_path / "again") == weights(whole)
 
 
+def test_it_takes_as_many_threads_as_the_other(whole, experiment, tmp_path, monkeypatch):
+    """And so does a resumed one, which continues with those that its run was started with."""
+    there, before, seen = read_json(whole / "env.json")["threads"], torch.get_num_threads(), list[int]()
+    monkeypatch.setattr(workflow, "raced", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(workflow, "finished", lambda track, finish: finish)
+    torch.set_num_threads(there + 1)
+    try:
+        auto(experiment, tmp_path / "run", budget_from=whole)
+        assert torch.get_num_threads() == there + 1
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [there] == [read_json(tmp_path / "run" / "env.json")["threads"]]
+
+
 class Killed(BaseException):
     """The process ends here."""
 

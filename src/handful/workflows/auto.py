@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,8 @@ def auto(
     experiment: without a learner and its options; the budget is `minutes` of its settings, 10 by default. With
         `adapt_seconds`, fine-tuning the pre-trained network in each task is tried for images whose classes are drawn
         anew, where it takes no longer.
-    budget_from: a run whose time-dependent decisions are reused, so that the same data and seed give the same bits.
+    budget_from: a run whose time-dependent decisions are reused, and its number of threads, so that the same data and
+        seed give the same bits.
     tasks: already opened, with images of their own size; None: the experiment's source.
     resume, force, trust, on_event, stop: see `train`. An interrupted race resumes with the same results. workers: one,
         since a race runs in one process.
@@ -201,7 +203,8 @@ def auto(
     if experiment.whole_encoder:
         folder_to_bring(tasks.pipeline)  # where there is none, it is told before anything is trained
     check_precision(settings, experiment.settled(tasks).build(sized))  # and that there is such a network
-    with locked(path):
+    as_before = nullcontext() if budget is None or budget_from is None else Run(budget_from).threads()
+    with locked(path), as_before:
         run = Run.open(path, experiment.config(), data=tasks.contents(), resume=resume, force=force)
         record = RaceRecord.open(path, minutes, budget, spent=sizing)
         validation = few(validation) if tuning else validation
