@@ -16,7 +16,7 @@ from handful.encoders.carried import PREFIX, carried_folder, carried_name, packe
 from handful.encoders.published import folder_digest
 from handful.encoders.texts import TextEncoder
 from handful.encoders.tuned import TunedEncoder, encoder_of
-from handful.errors import ArtifactError, UserError
+from handful.errors import ArtifactError, HandfulError, UserError
 from handful.events import META_TRAINING, NoteEvent, PlanEvent, StepEvent, ignore
 from handful.models.meta_model import MetaModel
 from handful.notes import collecting
@@ -27,13 +27,13 @@ from handful.training.kept_layers import worth_keeping
 from handful.training.loop import Training
 from handful.training.run import Run
 from handful.workflows.auto import auto
-from handful.workflows.encoder_race import Tuned
+from handful.workflows.encoder_race import Tuned, tuning_settings
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import ON_ENCODERS, Experiment, Source, validating
 from handful.workflows.race_entrants import Track
 from handful.workflows.race_record import RaceRecord
-from handful.workflows.race_scores import Scored
+from handful.workflows.race_scores import Judge, Scored
 from handful.workflows.train import train
 from noted import noted
 from small_encoders import WORDS, tiny_encoder
@@ -282,6 +282,54 @@ def test_the_map_is_trained_by_a_plan_that_no_clock_chooses(timed, tmp_path, mon
     with collecting():
         auto(timed, tmp_path / "run")
     assert chosen == ["vmap"]
+
+
+def test_where_the_encoder_does_not_fit_into_memory_what_was_scored_is_kept(timed, tmp_path, monkeypatch):
+    def too_much(one, learner):
+        raise HandfulError("Out of memory.", code="out-of-memory")
+
+    monkeypatch.setattr(Tuned, "_trained", too_much)
+    with collecting():
+        model = auto(timed, tmp_path / "run")
+    summary = Run(tmp_path / "run").race()
+    assert summary["left_out"] == {"protonet, tuned": "Out of memory."}
+    assert summary["winner"] in {row["name"] for row in summary["candidates"]}
+    assert "encoder" not in model.facts
+
+
+def test_what_is_shown_of_the_frozen_encoder_is_what_won_on_it(timed, tmp_path, monkeypatch):
+    monkeypatch.setattr(Judge, "best", lambda judge, field: "ridge-probe")
+    with collecting():
+        model = auto(timed, tmp_path / "run")
+    found, rows = scores_of(model), Run(tmp_path / "run").race()["candidates"]
+    scores = {row["name"]: row["score"] for row in rows}
+    assert found["kept"] == "frozen"
+    assert scores["protonet, frozen"] != scores["ridge-probe"] == found["frozen"]
+
+
+def test_while_an_encoder_is_tuned_one_learner_holds_it(experiment, tmp_path, monkeypatch):
+    alive, trained = list[int](), Tuned._trained
+
+    def looked(one, learner):
+        gc.collect()
+        alive.append(sum(type(other) is TunedEncoder for other in gc.get_objects()) - before)
+        return trained(one, learner)
+
+    monkeypatch.setattr(Tuned, "_trained", looked)
+    gc.collect()
+    before = sum(type(other) is TunedEncoder for other in gc.get_objects())
+    with collecting():
+        train(experiment, tmp_path / "run")
+    assert alive == [1]
+
+
+def test_that_workers_have_no_patience_is_noted_before_the_race(experiment):
+    patient = replace(experiment, settings=SETTINGS | {"patience": 5})
+    assert tuning_settings(patient, 1)["patience"] == 5
+    heard = []
+    with collecting(heard.append):
+        assert tuning_settings(patient, 2)["patience"] == 0
+    assert heard == []
 
 
 class Killed(BaseException):

@@ -24,8 +24,8 @@ class UsedEncoder:
     name, revision: see `Encoder`.
     tuned: whether it is a part of the learner, which trained it.
     provenance: facts from its model card, see `Encoder.provenance`.
-    scores: on validation tasks, of its vectors ("frozen"), of a linear map on them ("map"), and "tuned", with what was
-        "kept", and the "share" of what tuning changed; empty without such a choice.
+    scores: on validation tasks, of the best on its vectors ("frozen"), of a linear map on them ("map"), and "tuned",
+        with what was "kept", and the "share" of what tuning changed; empty without such a choice.
     """
 
     name: str

@@ -1,5 +1,6 @@
 """Tuning an encoder, as a race against learners on its frozen vectors, and on a linear map of them."""
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -215,10 +216,7 @@ def of_tuning(name: str) -> str:
 def tuning_settings(experiment: Experiment, workers: int) -> dict[str, Any]:
     """The settings of the training in which an encoder is tuned, the same in all workers."""
     settings = experiment.settings | {"seed": experiment.seed}
-    if workers > 1 and settings.get("patience"):
-        settings["patience"] = 0
-        note("no-patience", "Several workers train to the last step, even if validation no longer improves.")
-    return settings
+    return settings | {"patience": 0} if workers > 1 else settings
 
 
 def on_frozen(track: Track, trust: Sequence[str] = ()) -> Track:
@@ -268,7 +266,7 @@ def encoder_raced(
             one.train()
             scores[one.name] = one.scored()
         except HandfulError as error:
-            if error.code != "training-diverged":
+            if error.code not in ("training-diverged", "out-of-memory"):
                 raise
             dropped[one.name] = str(error)
         if one is linear and frozen.tasks.pipeline is not None:
@@ -291,8 +289,10 @@ def encoder_raced(
     facts: dict[str, Any] = {}
     if not {linear.name, tuned.name} - set(scores):
         kept = "tuned" if winner is tuned else "map" if winner is linear and linear.kept_step else "frozen"
-        shown = {"frozen": start[0], "map": linear, "tuned": tuned}
-        facts = {what: track.judge.score(scores[one.name]) for what, one in shown.items()}
-        facts = {"encoder": facts | {"kept": kept, "share": tuned.share}}
+        untrained = winner.name if winner in start else track.judge.best({name: scores[name] for name in names})
+        shown = {"frozen": untrained, "map": linear.name, "tuned": tuned.name}
+        found = {what: track.judge.score(scores[name]) for what, name in shown.items()}
+        if all(map(math.isfinite, found.values())):
+            facts = {"encoder": found | {"kept": kept, "share": tuned.share}}
     most = max(linear.examples, tuned.examples)
     return Finish(winner, scores, below | dropped, rounds, most, names, facts)

@@ -94,6 +94,8 @@ def train(
         validation = few(validation)
     settings = tuning_settings(experiment, count) if tuned else experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
+    if tuned and chosen.patience != experiment.settings["patience"]:
+        note("no-patience", "Several workers train to the last step, even if validation no longer improves.")
     with nullcontext() if rank else locked(path):
         if rank:
             run = Run(path)
@@ -109,6 +111,7 @@ def train(
         sharing = partial(with_workers, experiment, path, count, trust)
         try:
             if tuned and not rank:
+                del learner  # the race builds those of its candidates
                 sized = experiment.tasks(distribution)
                 record = RaceRecord.open(path, chosen.minutes)
                 track = Track(experiment, sized, validation, run, record, on_event, stop)
