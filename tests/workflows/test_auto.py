@@ -89,6 +89,13 @@ def weights(run: Path) -> bytes:
     return (run / "model" / "model.safetensors").read_bytes()
 
 
+class WithoutPool(Clusters):
+    """Nothing can be pre-trained on it."""
+
+    def pool(self):
+        return None
+
+
 def test_candidates_are_those_that_say_so_and_can_do_the_tasks(table):
     shops = open_tasks(table, task="shop", target="sold")
     good = open_tasks(table, task="shop", label="good", drop=["sold"])
@@ -96,6 +103,7 @@ def test_candidates_are_those_that_say_so_and_can_do_the_tasks(table):
     assert race_of(Clusters()) == "vectors"
     images = SimpleNamespace(spec=TaskSpec("classification", (1, 8, 8), 5))
     assert race_of(images) == "images"
+    assert not candidates("images", WithoutPool()), "probes of pixels alone are no race"
     keys = {name: {cls.key for cls in candidates("rows", tasks)} for name, tasks in (("sold", shops), ("good", good))}
     assert {"cnp", "dkt", "pooled", "maml", "ridge-probe", "corrected-trees"} <= keys["sold"]
     assert {"maml", "pooled", "logistic-probe"} <= keys["good"]
@@ -438,6 +446,13 @@ def test_a_network_of_many_classes_is_meta_trained_where_validation_classes_say_
     monkeypatch.setattr(heads, "MANY_CLASSES", 2)
     monkeypatch.setattr(heads, "FEW_PASSES", 10**9)
     monkeypatch.setattr(heads, "_switches", lambda shape: [])
+    plans, meta_trained = set(), race_entrants.meta_trained
+
+    def planned(*arguments, **settings):
+        plans.add(settings["plan"])
+        return meta_trained(*arguments, **settings)
+
+    monkeypatch.setattr(race_entrants, "meta_trained", planned)
     models = {}
     for kept in (True, False, True):
         monkeypatch.setattr(heads, "surely_better", lambda *scores, kept=kept: (kept, None))
@@ -451,6 +466,7 @@ def test_a_network_of_many_classes_is_meta_trained_where_validation_classes_say_
         assert record["summary"]["heads"] == [told]
         assert models.setdefault(kept, model.digest) == model.digest
     assert models[True] != models[False]
+    assert plans == {"loop"}, "with one large task a step, vmap takes memory alone"
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import pytest
 
 import own_data
 from handful.errors import UserError
-from handful.events import NoteEvent
+from handful.events import NoteEvent, StoppedError
 from handful.reports.report import load_scores
 from handful.tasks.splits import SPLITS
 from handful.training.run import Run
 from handful.workflows.cross_validation import cross_validate, fold_contents
 from handful.workflows.experiment import Experiment, Source
+from handful.workflows.race_record import RaceRecord
 from handful.workflows.train import train
 from noted import noted
 
@@ -83,6 +84,19 @@ def test_what_is_wrong_is_told_before_the_first_training(tmp_path, wrong):
     with pytest.raises(UserError):
         cross_validate(tmp_path / "run", 3, tmp_path / "folds", **wrong)
     assert not (tmp_path / "folds").exists()
+
+
+def test_the_time_of_a_fold_is_that_of_the_whole_race(tmp_path):
+    """Not that of its winner's own steps."""
+    run = tmp_path / "run"
+    train(of_species(tmp_path, way=2, query_shot=3), run)
+    RaceRecord(run / "race.json", 10.0, spent=600.0).end({"winner": "protonet"})
+
+    def hear(event):
+        raise StoppedError(event.message)
+
+    with pytest.raises(StoppedError, match=r"each as long as the run's own \(10 min"):
+        cross_validate(run, 3, tmp_path / "folds", on_event=hear)
 
 
 def test_weights_that_were_trained_on_the_data_make_no_folds(tmp_path):

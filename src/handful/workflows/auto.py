@@ -69,6 +69,8 @@ def race_of(tasks: TaskDistribution) -> Race:
 def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
     """The learners of the registry that can take part in a race on these tasks, in the order of their places."""
     spec, pool = tasks.spec, tasks.split("train").pool()
+    if race == "images" and pool is None:  # methods on pixels alone are no race
+        return []
     found = [learner for _, learner in LEARNERS.items() if race in learner.candidate_for and spec.kind in learner.kinds]
     fitting = [learner for learner in found if not spec.classification or spec.labels in learner.labels]
     # What is fitted on rows is not for the vectors of an encoder: see the ladder.

@@ -21,6 +21,7 @@ from handful.workflows.auto import auto
 from handful.workflows.evaluate import check_half_width, check_minutes, evaluate
 from handful.workflows.evaluation_schedule import TASKS
 from handful.workflows.experiment import Experiment, Source, opened_again
+from handful.workflows.race_record import RaceRecord
 from handful.workflows.train import train
 from handful.workflows.warm_start import trained_on
 
@@ -80,7 +81,8 @@ def cross_validate(
             fold.split("test").with_sizes(one or of_fold.way, examples or of_fold.shot, own_queries)
     del of_folds, fold
     reports = []
-    took = duration(run.metrics()[-1]["seconds"])
+    seconds = run.metrics()[-1]["seconds"] if run.race() is None else RaceRecord.open(run.path, None).spent
+    took = duration(seconds)
     on_event(NoteEvent(f"{folds} trainings, each as long as the run's own ({took}), and as many evaluations."))
     for number, contents in enumerate(divided, start=1):
         there = folder / f"fold-{number}-of-{folds}"

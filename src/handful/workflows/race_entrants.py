@@ -352,7 +352,7 @@ class Pretrained(Untrained):
         Where that is interrupted it begins anew, with the same steps.
         """
         track, tasks = self.track, self.training_tasks()
-        shared: dict[str, Any] = {"seed": track.experiment.seed, "plan": "vmap", "validation_tasks": FEWEST_TASKS}
+        shared: dict[str, Any] = {"seed": track.experiment.seed, "plan": "loop", "validation_tasks": FEWEST_TASKS}
 
         def affordable() -> int:
             seconds = self.end - track.record.spent - self.behind
