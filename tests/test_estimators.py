@@ -33,6 +33,7 @@ from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.labeled_pool import LabeledPool
 from handful.types import Examples, TaskSpec
+from handful.workflows.experiment import Source
 from noted import noted
 
 WAY, SHOT = 4, 5
@@ -563,7 +564,10 @@ def test_meta_fit_trains_the_best_model_that_the_time_allows(tmp_path, monkeypat
         FewShotClassifier().meta_fit(table, output=tmp_path / "run", **columns)
     with pytest.raises(UserError, match="tried for images"):
         FewShotRegressor().meta_fit(table, output=tmp_path / "run", adapt_seconds=1.0, **columns)
+    opened, opening = [], Source.open
+    monkeypatch.setattr(Source, "open", lambda source, **more: opened.append(source) or opening(source, **more))
     estimator = FewShotRegressor().meta_fit(table, output=tmp_path / "run", minutes=0.01, shot=4, **columns)
+    assert len(opened) == 1, "photos take long to read"
     assert estimator.model.learner.key == "r2d2"
     values = np.random.default_rng(0).normal(size=(6, 2))
     assert estimator.fit(values, values[:, 0]).predict(values).shape == (6,)

@@ -15,8 +15,8 @@ from benchmarks.auto.measure import WAYS, Bench, Cell, ways_of
 from benchmarks.auto.tables import RESULTS, SECTIONS, SEEDS
 from benchmarks.evidence import guarded, record, recorded
 from benchmarks.tiny import sized
+from handful.cli.train import AUTO
 from handful.encoders.texts import DEFAULT
-from handful.workflows.auto import AUTO
 
 
 def main() -> None:

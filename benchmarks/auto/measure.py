@@ -16,6 +16,7 @@ import torch
 from benchmarks.auto.data import SETS, source_of
 from benchmarks.encoders.measure import clock_of_the_core
 from benchmarks.tiny import sized
+from handful.cli.train import AUTO
 from handful.evaluation.ladder import Ladder
 from handful.evaluation.scoring import Evaluation, evaluate
 from handful.learners.learner import Learner
@@ -25,7 +26,7 @@ from handful.storage import is_run, read_json
 from handful.tasks.distribution import TaskDistribution
 from handful.training.pretraining_budget import examples_within
 from handful.training.run import RACE, Run
-from handful.workflows.auto import AUTO, auto, with_size
+from handful.workflows.auto import auto, with_network, with_size
 from handful.workflows.experiment import Experiment, opened_again, validating
 from handful.workflows.train import train
 
@@ -140,9 +141,10 @@ def _trained(way: str, experiment: Experiment, folder: Path, opened: TaskDistrib
 def _transferred(experiment: Experiment) -> tuple[Learner, TaskDistribution, dict[str, Any]]:
     """The rung on a network that was pre-trained for all of the time, on images of the size that it holds."""
     tasks, start = experiment.source.open(), time.perf_counter()
+    left = experiment.backbone == "auto" and not experiment.backbone_options
     if (fitting := with_size(experiment, tasks, None)) != experiment:
         experiment, tasks = fitting, fitting.source.open()
-    learner = replace(experiment, learner=TRANSFER).build(tasks)
+    learner = replace(with_network(experiment, tasks, left=left), learner=TRANSFER).build(tasks)
     pool = experiment.training_tasks(tasks.split("train")).pool()
     assert pool is not None, "images have one"
     left = 60 * experiment.settings["minutes"] - (time.perf_counter() - start)
@@ -152,9 +154,7 @@ def _transferred(experiment: Experiment) -> tuple[Learner, TaskDistribution, dic
 
 
 def _of_race(folder: Path) -> dict[str, Any]:
-    """What the race says of its time and of what it tried; an encoder that is tuned has none."""
-    if not (folder / RACE).exists():
-        return {}
+    """What the race says of its time and of what it tried."""
     race = read_json(folder / RACE)
     tried = {one["name"]: one["score"] for one in race["summary"]["candidates"]}
     facts = {"heads": race["summary"]["heads"], "tried": tried, "left out": race["summary"]["left_out"]}

@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.auto.data import APART, SETS, SHOPS, TRAINED
 from benchmarks.auto.measure import FORMER, POOLED, SINGLES, TRANSFER, TREES
 from benchmarks.evidence import Cells, Section, percent
+from handful.cli.train import AUTO
 from handful.evaluation.intervals import ALPHA, Interval, interval
-from handful.workflows.auto import AUTO
 
 RESULTS = "auto"
 COMMAND = "python -m benchmarks.auto --data FOLDER"
@@ -174,12 +174,6 @@ def _others(found: Rows, setting: str) -> Iterator[tuple[str, Gain]]:
             yield label, gain
 
 
-def _minutes(row: Row) -> float | None:
-    """Of a race, those that its record counts: reading the data comes before; else those of all that was done, which
-    are not known of an interrupted one."""
-    return row["spent"] if "spent" in row else row["core minutes"]  # type: ignore[no-any-return]
-
-
 def aims(rows: dict[str, Any]) -> Iterator[Cells]:
     """What was aimed at, and what the recorded cells say of it."""
     found = Rows(rows)
@@ -191,17 +185,24 @@ def aims(rows: dict[str, Any]) -> Iterator[Cells]:
             first.setdefault(data, setting)
     alone = _gains(found, first, ALONE)
     yield "against the best of this task alone", "surely ahead on 11 of 13 or more", _ahead(alone)
-    spent = {
-        f"{data}, {way}, seed {seed}": minutes / row["minutes"]
-        for (data, way, seed), row in found.found.items()
-        if way == AUTO and (minutes := _minutes(row)) is not None
-    }
-    over = sorted({key for key, share in spent.items() if share > 1.1})
-    most = f"at the most {max(spent.values()):.0%} of it in {len(spent)} trainings" if spent else ""
-    yield "time", "within 10 % of the budget", most + (f"; more than that: {', '.join(over)}" if over else "")
+    races = "in the race's record, which counts no first reading of the data"
+    for where, name in ((races, "spent"), ("of the processor, with all reading", "core minutes")):
+        yield f"time {where}", "within 10 % of the budget", _time(found, name)
     seeds = {name: len(found.of(name)) for name in TRAINED}
     fewer = [f"{name} ({count})" for name, count in seeds.items() if count < (1 if name in APART else SEEDS)]
     yield "seeds of `auto`", f"{SEEDS}, of {' and '.join(APART)} one", f"fewer: {', '.join(fewer)}" if fewer else "all"
+
+
+def _time(found: Rows, name: str) -> str:
+    """The minutes of this name by the budget; those of the processor are not known of an interrupted training."""
+    spent = {
+        f"{data}, seed {seed}": row[name] / row["minutes"]
+        for (data, way, seed), row in found.found.items()
+        if way == AUTO and row[name] is not None
+    }
+    over = sorted(key for key, share in spent.items() if share > 1.1)
+    most = f"at the most {max(spent.values()):.0%} of it in {len(spent)} trainings" if spent else ""
+    return most + (f"; more than that: {', '.join(over)}" if over else "")
 
 
 def _aims_of_classes(found: Rows) -> Iterator[Cells]:

@@ -100,9 +100,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             settings={"minutes": minutes},
             seed=seed,
         )
-        if (kind := source.open(trust=self.trust).spec.kind) != self._kind:
-            raise UserError(f"These tasks are {kind}, but this estimator is for {self._kind}. Use the other one.")
-        self.model = auto(experiment, Path(output), trust=self.trust)
+        self.model = auto(experiment, Path(output), kind=self._kind, trust=self.trust)
         return self
 
     def _load(self) -> MetaModel | None:

@@ -38,8 +38,6 @@ from handful.workflows.race_scores import Scored, on_same_tasks, reason
 from handful.workflows.race_steps import Course, rounds, targets
 from handful.workflows.race_trainees import Trainee
 
-AUTO = "auto"
-"""The name of the race, used in place of a learner's."""
 MINUTES = 10.0
 """Default time budget of a race."""
 PRETRAINING = 0.1
@@ -136,6 +134,7 @@ def auto(
     path: Path,
     *,
     tasks: TaskDistribution | None = None,
+    kind: str | None = None,
     budget_from: Path | None = None,
     workers: int | None = None,
     resume: bool = False,
@@ -152,6 +151,7 @@ def auto(
     budget_from: a run whose time-dependent decisions are reused, and its number of threads, so that the same data and
         seed give the same bits.
     tasks: already opened, with images of their own size; None: the experiment's source.
+    kind: that the calling estimator is for; None: any.
     resume, force, trust, on_event, stop: see `train`. An interrupted race resumes with the same results. workers: one,
         since a race runs in one process.
 
@@ -197,6 +197,8 @@ def auto(
             experiment, chosen = fitting, time.monotonic()
             tasks = tasks if going_on else experiment.source.open(trust=trust)
             sizing = chosen - opened + min(time.monotonic() - chosen, READING_AGAIN * 60 * minutes)
+    if kind not in (None, tasks.spec.kind):
+        raise UserError(f"These tasks are {tasks.spec.kind}, but this estimator is for {kind}. Use the other one.")
     _check_adapt_seconds(experiment, tasks)
     experiment = with_network(experiment, tasks, left=left)
     experiment = with_queries(experiment, tasks, path if going_on else None)
