@@ -82,8 +82,8 @@ class Bench:
         folder = Path("runs") / "auto" / str(cell).replace(", ", "-").replace(" ", "-")
         interrupted = is_run(folder)
         with collecting(), clock_of_the_core():  # notes of categories that a split lacks
-            opened = None if contents is None else source.open(earlier=contents)
             start = time.process_time()
+            opened = None if contents is None else source.open(earlier=contents)
             if cell.way == TRANSFER:
                 learner, tasks, facts = _transferred(experiment)
                 seconds = time.process_time() - start
