@@ -875,6 +875,7 @@ def test_without_a_learner_the_time_is_spent_on_the_best_and_a_recipe_is_refused
     result = done(*shops, "--minutes", 0.03, "-o", tmp_path / "run")
     assert all(key in result.stdout for key in keys)
     assert "Round 1 of 2: cnp" in result.stderr
+    assert "Inputs: price (number), week (number).\n" in result.stderr
     assert "kept" in result.stdout
     monkeypatch.setattr("handful.workflows.auto.candidates", lambda race, tasks: [LEARNERS["ridge-probe"]])
     alone = done(*shops, "--minutes", 0.03, "-o", tmp_path / "alone").stdout

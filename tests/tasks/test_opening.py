@@ -544,8 +544,9 @@ def test_the_order_is_no_input_and_divides_the_rows(tmp_path):
 
 
 def test_a_column_of_dates_that_is_not_the_order_leaks_the_future(tmp_path):
-    with noted(r"'day' contains dates.*leak the future"):
+    with noted(r"'day' contains dates.*leak the future") as notes:
         tasks = meters(tmp_path / "meters.csv")
+    assert any("{order}" in note.hint for note in notes)
     (order,) = [
         finding for finding in diagnose(tasks.with_sizes(shot=3, query_shot=2), tasks=2) if finding.check == "order"
     ]

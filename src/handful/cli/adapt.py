@@ -86,9 +86,9 @@ def adapt(
     if as_json:
         print_json(facts)
         return
-    what = f"{len(adapted.labels)} classes" if adapted.labels else "a number"
+    kinds = f" of {len(adapted.labels)} classes" if adapted.labels else ""
     out.print(
-        f"Adapted to {adapted.examples} examples of {what} in {adapted.adapt_seconds * 1000:.0f} ms: {output}, "
+        f"Adapted to {adapted.examples} examples{kinds} in {adapted.adapt_seconds * 1000:.0f} ms: {output}, "
         f"{size / 1024:.0f} kB."
     )
     if own := adapted.estimate:

@@ -68,7 +68,8 @@ def race(summary: dict[str, Any]) -> Table:
     from handful.metrics import recorded_metric
 
     metric, rows = recorded_metric(summary["metric"]), summary["candidates"]
-    table = plain("candidate", right("validation"), "", title=f"The best of {len(rows)} on {summary['tasks']} tasks")
+    title = f"The best of {len(rows)} candidates on {summary['tasks']} validation tasks"
+    table = plain("candidate", right("validation"), "", title=title)
     for row in rows:
         won = row["name"] == summary["winner"]
         table.add_row(

@@ -179,7 +179,7 @@ def order(distribution: TaskDistribution) -> list[Finding]:
         f"The column {dates} orders the rows in time, but queries lie between the examples of their task: scores leak "
         "the future."
     )
-    return [Finding("order", "warning", message, "Name the column with {order}: then examples precede queries.")]
+    return [Finding("order", "warning", message, "Name it with {order}: then examples precede queries.")]
 
 
 def _pooled(split: TaskDistribution) -> list[bytes]:

@@ -145,8 +145,8 @@ def _note_of_future(tasks: TaskDistribution, pipeline: InputPipeline | None) -> 
         return
     note(
         "future-leaks",
-        f"{why}: queries lie between examples in time, and scores leak the future. Name the column that orders the "
-        f"examples.",
+        f"{why}: queries lie between examples in time, and scores leak the future.",
+        hint="Name the column that orders the examples with {order}.",
     )
 
 

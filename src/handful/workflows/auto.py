@@ -216,6 +216,8 @@ def auto(
         try:
             if record.summary is not None:
                 return MetaModel.from_pretrained(path, trust=trust)
+            if sized.pipeline:
+                on_event(NoteEvent(f"Inputs: {sized.pipeline.described()}."))
             with run.threads():
                 if not tuning:
                     return finished(track, raced(track, candidates(race_of(sized), sized)))
