@@ -672,7 +672,7 @@ def test_what_is_told_on_80_columns(kind, trained, monkeypatch):
     """The table fits; the verdict is one line, for the terminal to break."""
     monkeypatch.setenv("COLUMNS", "80")
     text = done("evaluate", trained(kind), "--test-tasks", "4", "--minutes", "0").stdout
-    table, verdict = re.split(r"\n(?:Other tasks |Not settled:|With )", text, maxsplit=1)
+    table, verdict = re.split(r"\n(?:Other tasks |No significant gain |Not settled:|With )", text, maxsplit=1)
     assert all(len(line) <= 80 for line in table.splitlines())
     assert "…" not in text
     assert "report.md" in verdict

@@ -109,7 +109,7 @@ class TaskCollection(UserTasks):
         """The same collection with other sizes; a collection fixes the number of its classes, so it has no way."""
         if way is not None:
             raise UserError(
-                "The way of tasks from a task column is fixed by the data.", field=("way",), hint="Leave out {way}."
+                "The way of tasks from a task column is fixed by the data.", field=("way",), hint="Remove {way}."
             )
         other = copy.copy(self)
         query_shot = self.query_shot if query_shot is None else query_shot
