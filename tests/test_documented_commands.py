@@ -75,7 +75,7 @@ MODULES = [words[2:] for words in COMMANDS if words[:2] == ["python", "-m"] and 
 def test_no_command_is_run_by_nobody():
     """Of another program, or another way to call it: add it to the tests below."""
     known = ("handful", "torchrun", "make", "pip")
-    modules = (["-m", "pytest"], ["-m", "handful"])
+    modules = (["-m", "pytest"], ["-m", "handful"], ["-m", "tests.messages"])  # the last one by tests of words
     others = [words for words in COMMANDS if words[0] not in known and words[1:3] not in modules]
     assert [words[2:] for words in others] == MODULES
     assert {line[0] for line in MODULES} == set(BENCHMARKS)
