@@ -96,7 +96,7 @@ class PretrainedBlocks(Pretrained):
         return state | {"weights": weights.mT.contiguous(), "bias": bias}
 
     def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
-        """Logits are scaled cosines, with scaled outputs of ridge regression added if the task has them."""
+        """Logits are scaled cosines, with scaled outputs of ridge regression added where `ridge` was set."""
         return self.combined(self.scores(state, inputs), self.temperatures, state["present"])
 
     @property
