@@ -19,8 +19,8 @@ def imported(name: str, noun: str) -> Any:
         return getattr(importlib.import_module(package), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"The {noun} {name!r} cannot be imported ({error}). Install or add to PYTHONPATH the package that "
-            "defines it, as when the model was trained."
+            f"The {noun} {name!r} cannot be imported ({error}). Install the package that defines it, or add "
+            "the folder that it is in to PYTHONPATH."
         ) from error
 
 

@@ -559,6 +559,13 @@ def test_queries_are_as_many_as_small_classes_have(tmp_path):
     assert with_queries(given, tasks, None) == given, "what was asked for is refused later"
 
 
+def test_fewer_classes_than_a_task_has_are_noted_before_the_race(tmp_path):
+    """The validation and the test split have 2 classes each. The precision ends the race before it begins."""
+    source, settings = Source(str(own_data.photos(tmp_path / "photos", 10))), {"minutes": MINUTES, "precision": "bf16"}
+    with noted("validation.* uses 2-way tasks", "evaluate with a way of 2"), pytest.raises(UserError, match="bf16"):
+        auto(Experiment(source, way=3, shot=1, settings=settings), tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_a_race_that_is_killed_by_the_system_ends_with_the_same_bits(tmp_path):
     """As `make proofs` for a longer one; but here no process waits until torch is imported."""

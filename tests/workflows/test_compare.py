@@ -153,8 +153,8 @@ def test_a_report_beside_the_run_is_found_too(tmp_path):
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        ({"source": {"tasks": "sine", "seed": 0}}, "tasks differ"),
-        ({"source": {"tasks": "glyphs", "seed": 1}}, "seed differ"),
+        ({"source": {"tasks": "sine", "seed": 0}}, "differ in tasks"),
+        ({"source": {"tasks": "glyphs", "seed": 1}}, "differ in seed"),
         ({"setting": SETTING | {"shot": 5}}, "share no setting"),
         ({"setting": SETTING | {"query_shot": 5}}, "share no setting"),
     ],

@@ -392,7 +392,7 @@ def test_a_run_of_a_newer_version_says_so(species, tmp_path, change):
 
 def test_sizes_that_are_given_replace_those_of_the_run(species, tmp_path):
     """The test split has 3 classes; the run's own way may be more than it has."""
-    with noted("2-way tasks", "The test split has fewer classes than a task: evaluate on tasks of 3"):
+    with noted("2-way tasks", "The test split has fewer classes than a task: evaluate with a way of 3"):
         train(replace(species, way=4), tmp_path / "run")
     with pytest.raises(UserError, match=r"A 4-way task.*Lower way="):
         evaluate(tmp_path / "run", tasks=4, minutes=0)

@@ -340,7 +340,7 @@ class Report:
             if own.transductive
             else "Not transductive: each query is predicted independently of the others."
         )
-        yield f"Seed {self.seed}, plan: {self.plan}."
+        yield f"Seed {self.seed}." if self.plan == "None" else f"Seed {self.seed}, plan: {self.plan}."
         if self.seconds:
             yield "Time: " + ", ".join(f"{what} {duration(seconds)}" for what, seconds in self.seconds.items()) + "."
         if self.performance:

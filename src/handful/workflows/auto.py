@@ -30,7 +30,7 @@ from handful.training.settings import Settings
 from handful.training.workers import place
 from handful.workflows.encoder_race import encoder_raced
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
-from handful.workflows.experiment import Experiment, continued, validating
+from handful.workflows.experiment import Experiment, continued, note_fewer_classes, validating
 from handful.workflows.race_end import Finish, finished
 from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
 from handful.workflows.race_record import RaceRecord, budget_of
@@ -204,6 +204,7 @@ def auto(
     experiment = with_queries(experiment, tasks, path if going_on else None)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
+    note_fewer_classes(experiment, tasks, validation)
     if experiment.whole_encoder:
         folder_to_bring(tasks.pipeline)  # where there is none, it is told before anything is trained
     check_precision(settings, experiment.settled(tasks).build(sized))  # and that there is such a network

@@ -52,8 +52,8 @@ def compare(runs: Sequence[Path], *, trust: Sequence[str] = (), on_event: OnEven
         differing += [] if several or group.splits == groups[0].splits else ["seed"]
         if differing:
             raise UserError(
-                f"{group.name} was evaluated on other tasks than {groups[0].name} ({', '.join(differing)} differ). "
-                "Only scores on the same tasks compare."
+                f"{group.name} was evaluated on other tasks than {groups[0].name}: they differ in "
+                f"{', '.join(differing)}. Only scores on the same tasks compare."
             )
         if several and group.splits != groups[0].splits:
             raise UserError(

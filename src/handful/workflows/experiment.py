@@ -8,9 +8,11 @@ from typing import Any, Self
 
 from handful.data_options import DataOptions
 from handful.errors import ArtifactError, UserError
+from handful.evaluation.formatting import size
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, UNLIMITED
 from handful.models.meta_model import MetaModel
+from handful.notes import note
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
 from handful.tasks.augmentation import augmented
@@ -187,6 +189,25 @@ def fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
         return way
     most = max(2, classes)
     return (min(way[0], most), min(way[1], most)) if isinstance(way, tuple) else min(way, most)
+
+
+def note_fewer_classes(experiment: Experiment, distribution: TaskDistribution, validation: TaskDistribution) -> bool:
+    """Note which of validation and test have fewer classes than a task; whether it is validation."""
+    way = experiment.tasks(distribution).sizes.way
+    narrower = validation.sizes.way != way
+    if narrower:
+        note(
+            "fewer-classes",
+            f"The val split has fewer classes than a task: validation, which chooses what is kept, uses "
+            f"{validation.sizes.way}-way tasks.",
+        )
+    most = fillable(distribution.split("test"), experiment.way)
+    if most != way:
+        note(
+            "fewer-classes",
+            f"The test split has fewer classes than a task: evaluate with a way of {size(most)}, or add classes.",
+        )
+    return narrower
 
 
 def reopened(source: Source, earlier: Contents, pipeline: InputPipeline | None) -> TaskDistribution:

@@ -10,7 +10,6 @@ from pathlib import Path
 from handful.engine.cost import give_back_memory
 from handful.engine.devices import device_named
 from handful.errors import HandfulError, UserError
-from handful.evaluation.formatting import size
 from handful.evaluation.scoring import metric_of
 from handful.events import OnEvent, Stop, StoppedError, ignore
 from handful.models.meta_model import MetaModel, folder_to_bring
@@ -26,7 +25,7 @@ from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, togeth
 from handful.training.workers import place as place_of
 from handful.workflows.encoder_race import encoder_raced, tuning_settings
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
-from handful.workflows.experiment import Experiment, continued, fillable, validating
+from handful.workflows.experiment import Experiment, continued, note_fewer_classes, validating
 from handful.workflows.race_end import finished
 from handful.workflows.race_entrants import Track
 from handful.workflows.race_record import RaceRecord
@@ -76,16 +75,7 @@ def train(
     training = experiment.training_tasks(distribution.split("train"))
 
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
-    narrower = training.sizes.way is not None and validation.sizes.way != experiment.tasks(distribution).sizes.way
-    if narrower:
-        note(
-            "fewer-classes",
-            f"The val split has fewer classes than a task: validation, which chooses the best step, uses "
-            f"{validation.sizes.way}-way tasks.",
-        )
-    most = fillable(distribution.split("test"), experiment.way)
-    if most != experiment.tasks(distribution).sizes.way:
-        note("fewer-classes", f"The test split has fewer classes than a task: evaluate on tasks of {size(most)}.")
+    narrower = note_fewer_classes(experiment, distribution, validation)
     start = experiment.start()
     tuned = distribution.pipeline is not None and distribution.pipeline.tuned
     if experiment.whole_encoder:
