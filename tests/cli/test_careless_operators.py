@@ -3,10 +3,13 @@
 import contextlib
 import functools
 import os
+import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -25,6 +28,7 @@ from serving.schemas import HEAD
 from serving.worlds import classifier, points
 
 KEY = "k" * 43
+SERVING = Path(__file__).parents[2] / "docs" / "how-to" / "serving.md"
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +82,16 @@ def refused(*arguments, code=2):
     return line
 
 
+def refused_start(*arguments, code=2):
+    """The same of a server, which the page on serving has to list."""
+    line = refused(*arguments, code=code)
+    rows = SERVING.read_text().partition("## When it does not start")[2].splitlines()
+    listed = [row.split("|")[1].strip() for row in rows if row.startswith("|")][2:]
+    assert listed
+    assert any(re.search(".*".join(map(re.escape, said.split("..."))), line) for said in listed), line
+    return line
+
+
 def serve(*options, data="store", model="points"):
     return "serve", "--model", model, "--data", data, "--port", 0, *options
 
@@ -105,17 +119,21 @@ def disk(folder, size):
 
 
 def test_a_model_that_is_none_or_of_nobody(here):
-    assert "nope does not exist. Make a run with `handful train`." in refused(*serve(model="nope"), code=1)
-    assert "neither a run nor a meta-model" in refused(*serve(model="store"), code=1)
+    for data in ("store", "new"):
+        line = refused_start(*serve(model="nope", data=data), code=1)
+        assert line.endswith("nope does not exist. Make a run with `handful train`.")
+        line = refused_start(*serve(model="store", data=data), code=1)
+        assert line.endswith("it has no model.safetensors. Use a folder made by `handful train`.")
+    assert not (here / "new").exists()
     assert kept("store") == ["shelf"]
 
 
 def test_a_folder_that_another_server_has(here):
     with Service(classifier(), "store"):
-        line = refused(*serve())
+        line = refused_start(*serve())
     assert f"in process {os.getpid()}. Wait until it ends, stop it, or choose another folder." in line
     (here / "file").write_text("not empty")
-    assert "it is a file, not a folder. Choose another folder." in refused(*serve(data="file"))
+    assert "it is a file, not a folder. Choose another folder." in refused_start(*serve(data="file"))
     assert kept("store") == ["shelf"]
 
 
@@ -131,7 +149,7 @@ def test_a_store_of_another_version_is_refused_and_stays(here, schema, said):
     with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (schema,))
     before = file.read_bytes()
-    assert said in refused(*serve(), code=1)
+    assert said in refused_start(*serve(), code=1)
     assert said in refused("store", "verify", "store", code=1)
     if schema == "9999":
         assert said in refused("store", "upgrade", "store", code=1)
@@ -144,7 +162,7 @@ def test_a_store_of_another_version_is_refused_and_stays(here, schema, said):
 def test_a_network_file_system(here, monkeypatch):
     checked = functools.partial(sqlite.check_local, mounts=f"server:/x {here} nfs4 rw 0 0\n")
     monkeypatch.setattr(sqlite_store, "check_local", checked)
-    line = refused(*serve(data="new"))
+    line = refused_start(*serve(data="new"))
     assert line.endswith("whose locks do not protect a database. Choose a folder on a local disk.")
     assert not (here / "new").exists()
 
@@ -158,7 +176,8 @@ def test_an_address_of_another_database_is_no_folder(here):
 
 
 def test_a_host_that_is_not_this_one(here):
-    assert "Choose another --host or --port" in refused(*serve("--host", "192.0.2.1", "--behind-proxy"))
+    assert "Choose another --host or --port" in refused_start(*serve("--host", "192.0.2.1", "--behind-proxy"))
+    assert "Give --tls-cert and --tls-key" in refused_start(*serve("--host", "192.0.2.1"))
 
 
 def test_a_start_that_is_refused_uses_up_no_admin_key(here):
@@ -179,6 +198,9 @@ def test_a_disk_that_cannot_be_written(here):
         line = refused("store", "backup", "store", "-o", "disk/copy.sqlite3")
         assert line.startswith("Error: Cannot write disk/copy.sqlite3: ")
         assert "make it writable" in refused("store", "verify", "disk/store")
+        line = refused("store", "backup", "disk/store", "-o", "copy.sqlite3")
+        assert line.startswith("Error: The store in disk/store cannot be opened (")
+        assert not (here / "copy.sqlite3").exists()
         again("rw")
         assert kept("disk/store") == ["shelf"]
 
@@ -257,7 +279,17 @@ def test_a_wrong_key_is_refused_and_not_shown(here):
             line = refused("tasks", "show", "shelf", "--url", url, "--key", key)
             assert "key" in line
             assert key not in line
+            assert "Bearer" not in line
         assert [task.name for task in service.tasks()] == ["shelf"]
+
+
+def test_a_server_that_is_not_there_is_named(here):
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        assert refused("tasks", "ls", "--url", url, "--key", KEY, code=1).startswith(
+            f"Error: {url}: The server cannot be"
+        )
 
 
 # Consoles, and what is not installed

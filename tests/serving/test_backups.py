@@ -101,6 +101,16 @@ def test_a_backup_replaces_nothing_and_follows_no_link(folder, copy, tmp_path):
         backup(tmp_path, tmp_path / "nothing")
 
 
+def test_a_damaged_store_is_named_and_leaves_no_backup(folder, tmp_path):
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    with (damaged / FILE).open("r+b") as file:
+        file.seek(8192)
+        file.write(b"x" * 40_000)
+    with pytest.raises(ArtifactError, match=f"The store in {damaged} is damaged"):
+        backup(damaged, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_backup_of_what_a_killed_process_left_has_it_all_and_leaves_it_there(folder, model, tmp_path):
     with Service(model, tmp_path / "used") as service:
         service.create("shelf", points(1, 2, 3, 4), ["a", "a", "b", "b"])

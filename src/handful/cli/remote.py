@@ -55,12 +55,22 @@ VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="A v
 def connected(server: dict[str, Any]) -> Iterator["Client"]:
     """A client of the server that the options name."""
     from handful.client.client import Client
+    from handful.client.remote_errors import RemoteError
 
     if not server["key"]:
         raise UserError(f"The server requires an API key. Set the environment variable {KEY}, or use --key.")
     url = server["url"] or "http://127.0.0.1:8000"
     with Client(url, server["key"], timeout=PATIENCE, allow_http=bool(server["allow_http"])) as client:
-        yield client
+        try:
+            yield client
+        except RemoteError as error:
+            if error.status == 401:
+                raise UserError(
+                    f"{url}: The API key is unknown, expired or revoked. Check {KEY}, or use --key."
+                ) from error
+            if error.code == "unreachable":
+                raise error.about(url) from error
+            raise
 
 
 def id_called(client: "Client", name: str) -> str:

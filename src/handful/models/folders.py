@@ -23,7 +23,9 @@ def model_folder(path: Path) -> Path:
             hint="Continue its training with {resume}.",
         )
     raise ArtifactError(
-        f"{path} is neither a run nor a meta-model: it has no model.safetensors.", code="missing-artifact"
+        f"{path} is neither a run nor a meta-model: it has no model.safetensors.",
+        code="missing-artifact",
+        hint="Use a folder made by `handful train`.",
     )
 
 

@@ -39,10 +39,31 @@ def backup(folder: str | Path, path: str | Path) -> Path:
         if os.path.lexists(place):
             raise UserError(f"{place} already exists.", hint="Set {path} to another name.", code="unwritable")
     with _placed(target) as temporary:
-        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source:
+        with _reading(file) as source:
             source.execute("VACUUM INTO ?", (str(temporary),))
         _check_store(temporary, Path(folder))
     return target
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that reads a store's database; an error names the store if it cannot be opened or is damaged."""
+    with contextlib.ExitStack() as stack:
+        try:
+            source = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+            stack.enter_context(contextlib.closing(source)).execute("PRAGMA schema_version")
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"The store in {file.parent} cannot be opened ({error}).",
+                code="unwritable",
+                hint="Use the server's user: reading it too needs a folder that can be written.",
+            ) from error
+        try:
+            yield source
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise ArtifactError(f"The store in {file.parent} is damaged ({error}). Restore a backup.") from error
+            raise
 
 
 def restore(path: str | Path, folder: str | Path) -> Path:
@@ -134,8 +155,6 @@ def _placed(target: Path) -> Iterator[Path]:
             temporary.rename(target)
         _sync(target.parent)
     except (OSError, sqlite3.Error) as error:
-        if is_damage(error):
-            raise ArtifactError(f"The source database is damaged ({error}). Restore a backup.") from error
         raise UserError(f"Cannot write {target}: {error}.", code="unwritable", hint="Choose another place.") from error
 
 

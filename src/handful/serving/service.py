@@ -32,7 +32,7 @@ from handful.serving.records import (
     TaskRecord,
     Version,
 )
-from handful.serving.states import States, check_there
+from handful.serving.states import States, check_there, opened_model
 from handful.serving.store import Store
 from handful.serving.tenants import Tenants
 from handful.serving.transfers import Transfers
@@ -96,9 +96,10 @@ class Service:
         if not named:
             raise UserError("The service needs at least one model.")
         self._clock = clock
+        opened = {name: opened_model(one, trust) for name, one in named.items()}  # before a folder is made for them
         with contextlib.ExitStack() as opening:
             self.store = store if isinstance(store, Store) else opening.enter_context(open_store(store))
-            self._states = States(named, self.store, trust=trust, max_bytes=max_bytes, now=self._now)
+            self._states = States(opened, self.store, trust=trust, max_bytes=max_bytes, now=self._now)
             self._open = opening.pop_all()
         self.tenants, self.keys = Tenants(self.store, self._now), Keys(self.store, self._now)
         self._eraser = Eraser(self.store, self._states, self._now)

@@ -39,7 +39,7 @@ class States:
 
     def __init__(
         self,
-        models: Mapping[str, MetaModel | str | Path],
+        models: Mapping[str, MetaModel],
         store: Store,
         *,
         trust: Sequence[str],
@@ -51,7 +51,7 @@ class States:
         self._erased: dict[Key, None] = {}
         self._opening, self._counting = threading.Lock(), threading.Lock()
         self.adapt_seconds = 0.0
-        self.models = {name: self._opened(model) for name, model in models.items()}
+        self.models = models
         for model in self.models.values():
             self._bank_of(model)
 
@@ -171,14 +171,19 @@ class States:
         if model.digest not in self._banks:
             self._banks[model.digest] = TaskBank(model, max_bytes=self._max_bytes, load=self.load)
 
-    def _opened(self, given: MetaModel | str | Path) -> MetaModel:
-        model = given if isinstance(given, MetaModel) else MetaModel.from_pretrained(given, trust=self._trust)
-        if model.pipeline is not None and type(model.pipeline).of_task is not InputPipeline.of_task:
-            raise UserError(
-                "Tasks of this model are tables with differing columns, but a store needs common columns. Use "
-                "`MetaModel.adapt`."
-            )
-        return model
+
+def opened_model(given: MetaModel | str | Path, trust: Sequence[str]) -> MetaModel:
+    """A model to adapt tasks from, given it or its path; `UserError` if a store cannot keep its tasks.
+
+    trust: see `Service`.
+    """
+    model = given if isinstance(given, MetaModel) else MetaModel.from_pretrained(given, trust=trust)
+    if model.pipeline is not None and type(model.pipeline).of_task is not InputPipeline.of_task:
+        raise UserError(
+            "Tasks of this model are tables with differing columns, but a store needs common columns. Use "
+            "`MetaModel.adapt`."
+        )
+    return model
 
 
 def digest_of(state: bytes) -> str:
