@@ -91,11 +91,10 @@ class ManyTables(TaskCollection):
 
 
 class LabeledTables(LabeledPool):
-    """N-way K-shot tasks whose classes are those of one table; tables have differing columns. Tables are split, not
-    rows.
+    """N-way K-shot tasks whose classes are those of one table; tables have differing columns.
 
-    Inputs are standardized and laid out as in `ManyTables`. Tables are drawn as often as they have classes; one with
-    fewer than N classes that have examples enough is not, see `LabeledPool`.
+    Tables are split, not rows. Inputs are standardized and laid out as in `ManyTables`. Tables are drawn as often as
+    they have classes; one with fewer than N classes that have examples enough is not, see `LabeledPool`.
 
     features: of each table `(rows, features)`, of the order of 1. labels: the class of each row of each table. names:
     of the tables. splits, pipeline, order: see `ManyTables`.
