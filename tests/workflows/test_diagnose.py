@@ -43,7 +43,7 @@ def test_data_alone_is_looked_at_without_a_model(run):
 
 def test_a_folder_of_data_with_a_config_of_another_program_is_data(run):
     (run.parent / "photos" / "config.json").write_text("{}")
-    with noted("passed over"):
+    with noted("are ignored"):
         assert checkup(Source(str(run.parent / "photos"), image_size=16), 2, 2, 2)
 
 

@@ -92,7 +92,7 @@ def test_a_folder_of_tables_is_read_file_by_file(prices, tmp_path):
     with noted("some files are ignored"):
         several = answers(prices, tmp_path / "inbox", second)
     assert [row["id"] for row in several] == [f"{first}:1", f"{first}:2", f"{first}:3", f"{second}:1", f"{second}:1"]
-    with noted("passed over"):
+    with noted("are ignored"):
         batches = predict_from_files(prices, [tmp_path / "inbox"])
         assert len(next(batches)) == 3, "before the next file is read"
 

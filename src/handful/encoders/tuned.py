@@ -33,10 +33,11 @@ def encoder_of(what: str, name: str, revision: str | None) -> Encoder:
 
 
 class TunedEncoder(nn.Module):
-    """A pretrained network whose last layers are trained; the layers below are frozen. Only trained weights are
-    parameters and part of its state; the others are looked up by name and revision. Layers compute in evaluation mode
-    even while they are trained: dropout would only add noise to few steps, and batch norms keep their pretraining
-    statistics.
+    """A pretrained network whose last layers are trained; the layers below are frozen.
+
+    Only trained weights are parameters and part of its state; the others are looked up by name and revision. Layers
+    compute in evaluation mode even while they are trained: dropout would only add noise to few steps, and batch norms
+    keep their pretraining statistics.
 
     input_shape: that of the encoder's inputs, see `Encoder.input_shape`.
     what: "texts" or "images".
