@@ -51,7 +51,7 @@ class Address:
     def check(self) -> None:
         """Raise `UserError` for an address at which keys would be sent in the open, or files of TLS that are none."""
         if (self.certificate is None) != (self.key is None):
-            raise UserError("TLS needs a certificate and its key.", hint="Give both {tls_cert} and {tls_key}.")
+            raise UserError("TLS needs a certificate and its key.", hint="Set both {tls_cert} and {tls_key}.")
         if self.host not in LOCAL and self.certificate is None and not self.behind_proxy:
             raise UserError(
                 f"At {self.host}, others could read the keys of clients.",

@@ -69,8 +69,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Decided:
-    """learner: a copy with the best head on validation classes. trials: all that were tried, in order. evaluation: of
-    this learner on these tasks."""
+    """The best head on validation classes.
+
+    learner: a copy with it.
+    trials: all that were tried, in order.
+    evaluation: of this learner on these tasks.
+    """
 
     learner: Learner
     trials: tuple[Trial, ...]
@@ -78,7 +82,11 @@ class Decided:
 
 
 class FineTuning(NamedTuple):
-    """How fine-tuning the network in each task is tried. seconds: that adapting to a task takes. tasks: on so many."""
+    """How fine-tuning the network in each task is tried.
+
+    seconds: adaptation time of a task.
+    tasks: the number of validation tasks.
+    """
 
     seconds: float
     tasks: int
