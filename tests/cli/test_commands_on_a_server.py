@@ -199,6 +199,19 @@ def test_what_is_wrong_is_said_in_a_sentence(here, command, said):
     assert said in refused(*command, code=2 if command[:2] != ["keys", "create"] else 1)
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["tasks", "create", "one", "rows.csv", "--label", "label", "--model", "none"], "--model"),
+        (["keys", "create", "scanner", "--scope", "read"], "--scope"),
+    ],
+)
+def test_what_the_server_refuses_is_named_as_the_option_that_it_is_from(here, command, option):
+    error = run(*command).stderr
+    assert option in error
+    assert f"/{option[2:]}" not in error
+
+
 def test_files_that_are_wrong_are_said_in_a_sentence(here):
     (here / "no.csv").write_text("size,color\n1,red\n")
     assert "--label" in refused("tasks", "create", "rows", "no.csv", "--model", "rows", code=1)

@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from handful.cli import remote_tables
+from handful.cli.flags import flag
 from handful.cli.options import COLUMNS, NoLimitsOption
 from handful.cli.terminal import err, out, print_json
 from handful.errors import UserError
@@ -53,7 +54,7 @@ VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="A v
 
 @contextlib.contextmanager
 def connected(server: dict[str, Any]) -> Iterator["Client"]:
-    """A client of the server that the options name."""
+    """A client of the server that the options name; in its errors, parts of a request are the options they are from."""
     from handful.client.client import Client
     from handful.client.remote_errors import RemoteError
 
@@ -70,6 +71,8 @@ def connected(server: dict[str, Any]) -> Iterator["Client"]:
                 ) from error
             if error.code == "unreachable":
                 raise error.about(url) from error
+            for name in {one.get("pointer", "")[1:] for one in error.errors}:
+                error.message = error.message.replace(f"/{name}", flag(name)) if name.isidentifier() else error.message
             raise
 
 
