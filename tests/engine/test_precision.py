@@ -1,6 +1,6 @@
 """Reduced precision: networks compute in bfloat16, gradients are near those of float32, and nothing else changes."""
 
-import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -68,25 +68,40 @@ def test_only_the_network_of_the_meta_gradient_computes_in_bfloat16():
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_threads_that_share_the_hooks_open_and_close_autocast_each_for_itself():
-    """Else one may be left in bfloat16, in which heads solve nothing."""
-    network, inputs = nn.Identity(), torch.zeros(1)
+def test_threads_that_share_the_hooks_open_and_close_autocast_each_for_itself(monkeypatch):
+    """One closes while another has begun to open; else it may be left in bfloat16, in which heads solve nothing."""
+    within, begun, closed = (threading.Event() for _ in range(3))
+    autocast = torch.autocast
+
+    class Network(nn.Module):
+        def forward(self, inputs):
+            within.set()
+            assert begun.wait(10)
+            return inputs
+
+    def opened(*arguments, **options):
+        if within.is_set():  # the other thread, whose autocast is yet to begin
+            begun.set()
+            assert closed.wait(10)
+        return autocast(*arguments, **options)
+
+    monkeypatch.setattr(torch, "autocast", opened)
+    network, inputs = Network(), torch.zeros(1)
     _Autocast(network)
 
-    def left_open(_):
-        found = 0
-        for _ in range(10_000):
-            network(inputs)
-            found += torch.is_autocast_enabled("cpu")
-        return found
+    def first():
+        network(inputs)
+        left_open = torch.is_autocast_enabled("cpu")
+        closed.set()
+        return left_open
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            assert list(pool.map(left_open, range(2))) == [0, 0]
-    finally:
-        sys.setswitchinterval(interval)
+    def second():
+        assert within.wait(10)
+        network(inputs)
+        return torch.is_autocast_enabled("cpu")
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [one.result() for one in [pool.submit(first), pool.submit(second)]] == [False, False]
 
 
 def test_meta_steps_of_a_training_take_the_precision_of_its_settings():
