@@ -327,7 +327,7 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path):
     processor = folder / "preprocessor_config.json"
     told = json.loads(processor.read_text())
     processor.write_text(json.dumps(told | {"do_center_crop": False}))
-    with pytest.raises(UserError, match=r"prepares images in a way of its own \(CLIPImageProcessorPil\)"):
+    with pytest.raises(UserError, match=r"prepares images in a special way \(CLIPImageProcessorPil\)"):
         ImageEncoder(str(folder)).input_shape  # noqa: B018 - which loads it
     processor.write_text(json.dumps(told | {"rescale_factor": 1 / math.pi}))
     ImageEncoder(str(folder)).input_shape  # noqa: B018 - which is followed
