@@ -161,7 +161,7 @@ def test_other_data_to_test_on_are_told_as_such(tmp_path):
     with noted("other contains an example of the training data"):
         train(experiment, tmp_path / "run")
         report = evaluate(tmp_path / "run", tasks=4, minutes=0)
-    assert report.tasks.startswith("4 classes of other, **3 of which with names of classes trained on**")
+    assert report.tasks.startswith("4 classes of other, **3 of them with names of classes trained on**")
     assert "new classes" in report.verdict
 
 
