@@ -124,7 +124,7 @@ def test_validation_has_no_more_classes_than_its_split(species, tmp_path):
     assert validating(tasks, 3, 1, 3).sizes.way == 2
     assert validating(tasks, (2, 6), 1, 3).sizes.way == (2, 2)
     assert validating(tasks, 2, 1, 3).split_name == "val"
-    with noted("chooses the best step, uses 2-way tasks"):
+    with noted("chooses what is kept, uses 2-way tasks"):
         model = train(replace(species, way=3), tmp_path / "run")
     assert model.facts["selection"].endswith("of the val split, 2-way")
     report = evaluate(tmp_path / "run", settings=[(3, 1)], tasks=4, minutes=0)
