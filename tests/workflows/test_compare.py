@@ -190,7 +190,7 @@ def test_runs_that_were_not_evaluated_are_scored_on_the_tasks_that_evaluate_woul
         train(Experiment(source, learner=run.name, settings=settings, **sizes), run)
     heard = []
     with noted(
-        "protonet was not evaluated.* on 100 test tasks .*handful evaluate .*protonet", "r2d2 has no evaluation"
+        "protonet has no evaluation.* on 100 test tasks .*handful evaluate .*protonet", "r2d2 has no evaluation"
     ):
         [setting] = compare(runs, on_event=heard.append)
     assert {event.total for event in heard} == {100}
