@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.encoders.data import write_drawings, written
@@ -83,14 +84,60 @@ def _write_photos(file: Path, folder: Path, split: Callable[[int], str]) -> None
 
 def _arm(data: Path, folder: Path) -> str:
     """The torque of the second joint from positions, velocities and accelerations of both."""
-    path = folder.with_suffix(".parquet")
     with np.load(_existing(data / "delan_characters" / "delan_characters.npz")) as file:
         names, counts = file["label"], np.diff(file["offsets"])
         columns = {"character": [f"{number:02}" for number in np.arange(len(names)).repeat(counts).tolist()]}
         columns |= {f"{part}{joint}": file[part][:, joint] for part in ("qp", "qv", "qa") for joint in (0, 1)}
         columns["torque"] = file["tau"][:, 1]
+    return _saved(pa.table(columns), folder)
+
+
+CENSUS_REGIONS = ("California", "GreatLakes", "Midsouth", "Northeast", "Plains", "SouthCentral", "Southeast", "West")
+"""Of avocado, each the sum of other regions; they are left out with the total."""
+
+
+def _avocado(data: Path, folder: Path) -> str:
+    """Demand in each region for each type. What was sold by size and in bags would tell it, and is left out."""
+    table = pq.read_table(_existing(data / "avocado" / "avocado.parquet"))
+    region, kind = (table[name].cast(pa.string()) for name in ("region", "a_type"))
+    kept = table.select(["year"]).append_column("day", table["Date2"]).append_column("region", region)
+    kept = kept.append_column("task", pc.binary_join_element_wise(region, kind, " "))
+    kept = _logged(kept, price=table["AveragePrice"], volume=table["Total Volume"])
+    return _saved(kept.filter(pc.invert(pc.is_in(region, pa.array([*CENSUS_REGIONS, "TotalUS"])))), folder)
+
+
+def _cheese(data: Path, folder: Path) -> str:
+    """Demand at each retailer."""
+    table = pq.read_table(_existing(data / "bayesm_cheese" / "cheese.parquet"))
+    return _saved(_logged(table.select(["RETAILER", "DISP"]), price=table["PRICE"], volume=table["VOLUME"]), folder)
+
+
+def _hotels(data: Path, folder: Path) -> str:
+    table = pq.read_table(_existing(data / "hotel_prices" / "hotel_prices.parquet"))
+    return _saved(_logged(table.drop_columns(["agent", "hotel", "adr"]), price=table["adr"]), folder)
+
+
+def _cars(data: Path, folder: Path) -> str:
+    table = pq.read_table(_existing(data / "used_cars" / "used_cars.parquet"))
+    return _saved(_logged(table.drop_columns(["make", "model", "price"]), price=table["price"]), folder)
+
+
+def _sales(data: Path, folder: Path) -> str:
+    table = pq.read_table(_existing(data / "weekly_sales" / "weekly_sales.parquet"))
+    return _saved(_logged(table.drop_columns(["week", "sales"]), sales=pc.add(table["sales"], 1)), folder)
+
+
+def _logged(table: pa.Table, **columns: pa.ChunkedArray) -> pa.Table:
+    """With the logarithms of more columns: prices and volumes differ between tasks by factors."""
+    for name, values in columns.items():
+        table = table.append_column(f"log_{name}", pc.ln(values.cast(pa.float64())))
+    return table
+
+
+def _saved(table: pa.Table, folder: Path) -> str:
+    path = folder.with_suffix(".parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(table, path)
     return str(path)
 
 
@@ -122,27 +169,13 @@ SETS = {
     "clinc150": Data("texts", "", TWENTY_WAY, {"text": "text", "label": "intent"}, across=("snips",)),
     "snips": Data("texts", "snips/snips.jsonl.gz", FIVE_WAY, {"text": "text", "label": "intent"}),
     "schools": Data("tables", "schools/hsb82.parquet", columns={"task": "school", "target": "mAch"}),
-    "avocado": Data(
-        "tables",
-        "avocado/avocado.parquet",
-        columns={"task": "region", "target": "AveragePrice", "drop": ["X1", "Date", "Date2"]},
-    ),
-    "bayesm_cheese": Data("tables", "bayesm_cheese/cheese.parquet", columns={"task": "RETAILER", "target": "VOLUME"}),
-    "hotel_prices": Data(
-        "tables",
-        "hotel_prices/hotel_prices.parquet",
-        columns={"task": "task", "target": "adr", "drop": ["agent", "hotel"]},
-    ),
-    "used_cars": Data(
-        "tables",
-        "used_cars/used_cars.parquet",
-        columns={"task": "task", "target": "price", "drop": ["make", "model"]},
-    ),
+    "avocado": Data("tables", _avocado, columns={"task": "task", "target": "log_volume", "split_by": "region"}),
+    "bayesm_cheese": Data("tables", _cheese, columns={"task": "RETAILER", "target": "log_volume"}),
+    "hotel_prices": Data("tables", _hotels, columns={"task": "task", "target": "log_price"}),
+    "used_cars": Data("tables", _cars, columns={"task": "task", "target": "log_price"}),
     "delan_characters": Data("tables", _arm, columns={"task": "character", "target": "torque"}),
     "tabular_rdatasets": Data("tables", _tables, columns={"target": "target"}),
-    "weekly_sales": Data(
-        "tables", "weekly_sales/weekly_sales.parquet", columns={"task": "task", "target": "sales", "drop": ["week"]}
-    ),
+    "weekly_sales": Data("tables", _sales, columns={"task": "task", "target": "log_sales"}),
     "borealtc_robot": Data(
         "tables",
         "borealtc_robot/wheel_currents.parquet",
