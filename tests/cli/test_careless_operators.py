@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from client import servers
 from handful.cli.main import app
+from handful.client import connection
 from handful.errors import HandfulError
 from handful.http import server
 from handful.http.app import make_app
@@ -23,7 +24,7 @@ from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
 from handful.serving import sqlite, sqlite_store
 from handful.serving.service import Service
-from listening import listening
+from listening import listening, tls_files
 from serving.schemas import HEAD
 from serving.worlds import classifier, points
 
@@ -175,14 +176,20 @@ def test_an_address_of_another_database_is_no_folder(here):
     assert sorted(os.listdir(here)) == ["other", "points", "store"]
 
 
+def test_a_database_that_is_not_there(here):
+    line = refused_start(*serve("--store", "postgresql://ann:secret@127.0.0.1:1/x"), code=1)
+    assert line.startswith("Error: The database postgresql://ann:***@127.0.0.1:1/x cannot be reached (")
+    assert line.endswith("Connection refused). Start PostgreSQL, or check the address.")
+
+
 def test_a_host_that_is_not_this_one(here):
     assert "Choose another --host or --port" in refused_start(*serve("--host", "192.0.2.1", "--behind-proxy"))
     assert "Give --tls-cert and --tls-key" in refused_start(*serve("--host", "192.0.2.1"))
 
 
 def test_a_start_that_is_refused_uses_up_no_admin_key(here):
-    for files in (["--tls-cert", "points"], ["--tls-cert", "no.pem", "--tls-key", "no.pem"]):
-        assert "--tls-key" in refused(*serve(*files, data="new"))
+    assert "--tls-key" in refused(*serve("--tls-cert", "points", data="new"))
+    assert "--tls-cert" in refused_start(*serve("--tls-cert", "no.pem", "--tls-key", "no.pem", data="new"))
     assert "Admin key" in done(*serve(data="new"))
     assert "Admin key" not in done(*serve(data="new"))
 
@@ -290,6 +297,43 @@ def test_a_server_that_is_not_there_is_named(here):
         assert refused("tasks", "ls", "--url", url, "--key", KEY, code=1).startswith(
             f"Error: {url}: The server cannot be"
         )
+
+
+def test_an_address_with_another_protocol_or_path_is_named(here, monkeypatch):
+    monkeypatch.setattr(connection, "sleep", lambda seconds: None)
+    certificate, key = tls_files(here)
+    with Service(classifier(), "store") as service:
+        service.keys.first_admin(KEY)
+        with (
+            listening(make_app(service)) as plain,
+            listening(make_app(service), ssl_certfile=certificate, ssl_keyfile=key) as encrypted,
+        ):
+
+            def asked(url, code=1):
+                line = refused("tasks", "ls", "--url", url, "--key", KEY, code=code)
+                assert line.startswith(f"Error: {url}: ")
+                return line
+
+            assert "does not use TLS at this port" in asked(plain.replace("http", "https"))
+            assert "its address begins with https." in asked(encrypted.replace("https", "http"))
+            assert "is not trusted (self-signed certificate)" in asked(encrypted)
+            for path in ("/v1", "/docs"):
+                assert "This path does not exist. Check the server's address: it has no path" in asked(plain + path, 2)
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            for url in (plain, f"{plain}/", encrypted):
+                assert "shelf" in done("tasks", "ls", "--url", url, "--key", KEY)
+
+
+def test_a_key_until_a_day_that_is_none(here):
+    with Service(classifier(), "store") as service, listening(make_app(service)) as url:
+        service.keys.first_admin(KEY)
+        server = ("--url", url, "--key", KEY)
+        for day in ("soon", "2030-02-31", "31.01.2030", ""):
+            line = refused("keys", "create", "x", "--until", day, *server)
+            assert line == f"Error: {day!r} is not a day. Write --until as 2030-01-31."
+        assert "is in the past" in refused("keys", "create", "x", "--until", "2020-01-31", *server, code=1)
+        done("keys", "create", "x", "--until", "2130-01-31", *server)
+        assert "2130-01-31" in done("keys", "ls", *server)
 
 
 # Consoles, and what is not installed

@@ -64,7 +64,7 @@ def test_what_was_not_carried_out_is_sent_again(refusal, call):
     "loss",
     [
         httpx2.ReadError("reset"),
-        httpx2.RemoteProtocolError("closed"),
+        httpx2.RemoteProtocolError("closed", request=httpx2.Request("GET", "http://localhost")),
         httpx2.ReadTimeout(""),
         Reply(502, {}, b"<html>"),
         problem(503, "outcome-unknown"),

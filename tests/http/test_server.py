@@ -17,6 +17,7 @@ from handful.errors import UserError
 from handful.http import server
 from handful.http.server import Address
 from handful.serving.service import Service
+from listening import tls_files
 from serving.worlds import classifier, points
 
 BIG = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -212,13 +213,24 @@ def test_keys_are_not_sent_in_the_open(host):
     Address("127.0.0.1").check()
 
 
-def test_tls_needs_both_of_its_files_and_these_have_to_be_some(tmp_path):
-    file = tmp_path / "x.pem"
+def test_tls_needs_both_of_its_files_and_each_that_is_none_is_named(tmp_path):
+    certificate, key = tls_files(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other = tls_files(tmp_path / "other")
+    text, none = tmp_path / "text.pem", tmp_path / "none.pem"
+    text.write_text("no certificate")
     with pytest.raises(UserError, match="Set both"):
-        Address(certificate=file).check()
-    address = Address(port=0, certificate=file, key=file)
-    for content in (None, b"no certificate"):
-        if content:
-            file.write_bytes(content)
-        with pytest.raises(UserError, match="The TLS files cannot be used"):
-            address.check()
+        Address(certificate=certificate).check()
+    Address(certificate=certificate, key=key).check()
+    for files, said in (
+        ((none, key), f"{none} cannot be read (No such file or directory). Check tls_cert=."),
+        ((certificate, none), f"{none} cannot be read (No such file or directory). Check tls_key=."),
+        ((certificate, tmp_path), f"{tmp_path} cannot be read (Is a directory). Check tls_key=."),
+        ((text, key), f"{text} is not a certificate in PEM format. Check tls_cert=."),
+        ((key, certificate), f"{key} is not a certificate in PEM format. Check tls_cert=."),
+        ((certificate, text), f"{text} is not a private key in PEM format without a password. Check tls_key=."),
+        ((certificate, other), f"{certificate} and {other} cannot be used for TLS (key values mismatch)."),
+    ):
+        with pytest.raises(UserError) as error:
+            Address(certificate=files[0], key=files[1]).check()
+        assert str(error.value).startswith(said)

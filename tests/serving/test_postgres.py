@@ -1,5 +1,6 @@
 """A store in PostgreSQL: its roles and row security, its schema, what fails, and what is tried again."""
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -483,12 +484,33 @@ def test_settings_with_which_data_could_be_lost_are_refused(own, cluster):
 def test_an_address_is_checked_and_its_password_is_in_no_message(monkeypatch):
     with pytest.raises(UserError, match="address of the database cannot be read"):
         open_store("postgresql://host:port/x")
-    with pytest.raises(HandfulError, match="The database failed") as error:
-        open_store("postgresql://ann:secret-7f3a@127.0.0.1:1/x")
-    assert "secret-7f3a" not in str(error.value)
+    for opened in (open_store, partial(upgrade, role=SERVICE)):
+        for place in ("ann:secret-7f3a@127.0.0.1:1/x", "127.0.0.1:1/x?user=ann&password=secret-7f3a"):
+            with pytest.raises(HandfulError) as error:
+                opened(f"postgresql://{place}")
+            assert re.fullmatch(
+                r"The database postgresql://\S*127\.0\.0\.1:1/x\S* cannot be reached \(.*Connection refused\)\. "
+                r"Start PostgreSQL, or check the address\.",
+                str(error.value),
+            )
+            assert error.value.code == "unavailable"
+            assert "secret-7f3a" not in str(error.value)
     monkeypatch.setattr(postgres, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"needs psycopg, .*pip install '\.\[postgres\]'"):
         open_store("postgres://x/y")
+
+
+def test_a_database_that_refuses_says_why(cluster):
+    for place, why in (
+        (cluster.address("none"), 'database "none" does not exist'),
+        (cluster.address("postgres", "nobody"), 'role "nobody" does not exist'),
+    ):
+        for opened in (open_store, partial(upgrade, role=SERVICE)):
+            with pytest.raises(HandfulError) as error:
+                opened(place)
+            assert str(error.value).startswith(f"The database {place.partition('?')[0]}")
+            assert " refuses the connection (" in str(error.value)
+            assert str(error.value).endswith(f"{why}). Check its address, role and password.")
 
 
 # Several processes

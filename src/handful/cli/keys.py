@@ -44,13 +44,13 @@ def create(
     ] = "predict",
     tenant: TenantOption = None,
     until: Annotated[
-        datetime | None,
-        typer.Option("--until", formats=["%Y-%m-%d"], help="Day on which it expires (UTC); default: never."),
+        str | None,
+        typer.Option("--until", help="Day on which it expires (UTC), such as 2030-01-31; default: never."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Create a key and print it, this once."""
-    expires = None if until is None else until.replace(tzinfo=UTC)
+    expires = None if until is None else _day(until)
     with connected(server) as client:
         made = client.create_key(name, scope, tenant=tenant, expires_at=expires)
     _show(made, json)
@@ -81,6 +81,14 @@ def revoke(server: dict[str, Any], id_: KeyArgument, tenant: TenantOption = None
     with connected(server) as client:
         client.revoke_key(id_, tenant=tenant)
     out.print(f"The key {id_} is revoked.")
+
+
+def _day(written: str) -> datetime:
+    """When a day begins."""
+    try:
+        return datetime.strptime(written, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise UserError(f"{written!r} is not a day.", hint="Write {until} as 2030-01-31.") from error
 
 
 def _show(key: "RemoteKey", json: bool) -> None:

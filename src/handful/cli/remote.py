@@ -69,7 +69,7 @@ def connected(server: dict[str, Any]) -> Iterator["Client"]:
                 raise UserError(
                     f"{url}: The API key is unknown, expired or revoked. Check {KEY}, or use --key."
                 ) from error
-            if error.code == "unreachable":
+            if error.status is None or (error.slug == "not-found" and not error.errors):
                 raise error.about(url) from error
             for name in {one.get("pointer", "")[1:] for one in error.errors}:
                 error.message = error.message.replace(f"/{name}", flag(name)) if name.isidentifier() else error.message

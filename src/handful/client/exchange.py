@@ -20,6 +20,8 @@ UNKNOWN = {"outcome-unknown", "deadline-exceeded"}
 MEANWHILE = {"idempotency-in-progress"}
 """Kinds of problems that end once the same request, sent before, is carried out."""
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+NO_TLS = ("WRONG_VERSION_NUMBER", "record layer failure", "PACKET_LENGTH_TOO_LONG")
+"""What versions of OpenSSL say of a response without TLS."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds between attempts: at most so many before the second, and twice as many before each further one."""
 LONGEST_ASKED = 60.0
@@ -86,7 +88,8 @@ class Patience:
                 error = problem_of(reply.status, reply.headers, reply.content)
                 asked, again = _retry_after(reply.headers), _again(call, error)
             except httpx2.TransportError as lost:
-                error, again = _failed(lost, call), isinstance(lost, NEVER_SENT) or call.repeatable
+                error = _failed(lost, call)
+                again = not _tls_fault(lost) and (isinstance(lost, NEVER_SENT) or call.repeatable)
             wait = self._wait(attempt, asked)
             if not again or attempt == self.attempts or self.now() + wait >= until:
                 raise _counted(error, call.first)
@@ -115,18 +118,38 @@ def _failed(lost: httpx2.TransportError, call: Call[Any]) -> RemoteError:
     reason = str(lost) or type(lost).__name__
     if isinstance(lost, NEVER_SENT):
         error = RemoteError(
-            f"The server cannot be reached ({reason}). Check that it is running, and its address.", code="unreachable"
+            _tls_fault(lost) or f"The server cannot be reached ({reason}). Check that it is running, and its address.",
+            code="unreachable",
         )
         error.slug = "not-ready"
         return error
     known = "" if call.repeatable else " The request may have been carried out: check before you repeat it."
     late = isinstance(lost, httpx2.TimeoutException)
     code = "deadline-exceeded" if late else "failed"
-    error = RemoteError(
-        f"The server did not respond in time.{known}" if late else f"The connection broke ({reason}).{known}", code=code
-    )
+    broke = f"The connection broke ({reason}).{_maybe_of_tls(lost)}{known}"
+    error = RemoteError(f"The server did not respond in time.{known}" if late else broke, code=code)
     error.slug = "deadline-exceeded" if late else "outcome-unknown"
     return error
+
+
+def _tls_fault(lost: httpx2.TransportError) -> str:
+    """The message where TLS fails in a way that no other attempt changes; "" for other failures."""
+    reason = str(lost)
+    if any(said in reason for said in NO_TLS):
+        return "The server does not use TLS at this port. Check the port; an address without TLS begins with http."
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        why = reason.rpartition("verify failed: ")[2].partition(" (_ssl")[0]
+        return (
+            f"The server's certificate is not trusted ({why}). If it is yours, name a file with the certificate in the "
+            f"environment variable SSL_CERT_FILE."
+        )
+    return ""
+
+
+def _maybe_of_tls(lost: httpx2.TransportError) -> str:
+    """The way out where a server closed the connection at once, as those do with TLS that are sent none."""
+    plain = isinstance(lost, httpx2.RemoteProtocolError) and lost.request.url.scheme == "http"
+    return " If the server uses TLS, its address begins with https." if plain else ""
 
 
 def _counted(error: RemoteError, first: int) -> RemoteError:

@@ -44,8 +44,11 @@ def problem_of(status: int, headers: Mapping[str, str], content: bytes) -> Remot
     first = errors[0] if errors else {}
     refused: type[RemoteError] = RemoteDataError if status in OF_DATA else RemoteUserError
     kind = refused if 400 <= status < 500 else RemoteError
+    detail = str(found.get("detail") or "") or _without_detail(status, headers)
+    if slug == "not-found" and not errors:
+        detail += " Check the server's address: it has no path, unless a proxy serves it under one."
     error = kind(
-        str(found.get("detail") or "") or _without_detail(status, headers),
+        detail,
         code=str(first.get("code") or slug),
         field=place_of(str(first.get("pointer") or "")),
     )

@@ -57,14 +57,8 @@ class Address:
                 f"At {self.host}, others could read the keys of clients.",
                 hint="Give {tls_cert} and {tls_key}, or {behind_proxy} if your proxy has them.",
             )
-        if self.certificate is not None:
-            try:
-                chain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                chain.load_cert_chain(self.certificate, self.key, password="")  # nobody is there to type one
-            except (OSError, ssl.SSLError) as error:
-                raise UserError(
-                    f"The TLS files cannot be used ({error}).", hint="Check {tls_cert} and {tls_key}."
-                ) from error
+        if self.certificate is not None and self.key is not None:
+            check_tls(self.certificate, self.key)
 
     def bound(self) -> socket.socket:
         """A socket at this address; `UserError` if there can be none."""
@@ -85,6 +79,31 @@ class Address:
         """What clients call it."""
         host, port = listener.getsockname()[:2]
         return f"http{'s' if self.certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def check_tls(certificate: Path, key: Path) -> None:
+    """Raise `UserError` if these files cannot be read, or are no certificate and its key."""
+    for file, hint in ((certificate, "Check {tls_cert}."), (key, "Check {tls_key}.")):
+        try:
+            file.read_bytes()
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror}).", hint=hint) from error
+    chain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        chain.load_verify_locations(certificate)
+    except ssl.SSLError as error:
+        raise UserError(f"{certificate} is not a certificate in PEM format.", hint="Check {tls_cert}.") from error
+    try:
+        chain.load_cert_chain(certificate, key, password="")  # nobody is there to type one
+    except ssl.SSLError as error:
+        if error.reason is None:  # OpenSSL does not say why
+            raise UserError(
+                f"{key} is not a private key in PEM format without a password.", hint="Check {tls_key}."
+            ) from error
+        reason = error.reason.lower().replace("_", " ")
+        raise UserError(
+            f"{certificate} and {key} cannot be used for TLS ({reason}).", hint="Check {tls_cert} and {tls_key}."
+        ) from error
 
 
 def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Callable[[], None] | None = None) -> None:

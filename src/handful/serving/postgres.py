@@ -117,6 +117,25 @@ def committing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def connecting(url: URL) -> Iterator[None]:
+    """Inside, a store is opened: where the database cannot be reached or refuses, raise a `HandfulError` with both."""
+    try:
+        yield
+    except OperationalError as error:
+        reason = _reason(error).removeprefix("connection failed: ").removeprefix("connection is bad: ")
+        if "FATAL" in reason or "password" in reason:
+            said = f"The database {shown(url)} refuses the connection ({reason}). Check its address, role and password."
+        else:
+            said = f"The database {shown(url)} cannot be reached ({reason}). Start PostgreSQL, or check the address."
+        raise HandfulError(said, code="unavailable") from error
+
+
+def shown(url: URL) -> str:
+    """The address of a database without its password."""
+    return url.set(drivername="postgresql").difference_update_query(["password"]).render_as_string()
+
+
+@contextlib.contextmanager
 def explained() -> Iterator[None]:
     """Inside, errors of a database that fails are raised as a `HandfulError`: it kept nothing."""
     try:

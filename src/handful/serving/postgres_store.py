@@ -12,7 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from handful.errors import ArtifactError, UserError
 from handful.serving.ids import Ids
-from handful.serving.postgres import begin, committing, engine_of, explained, parsed_url, retrying
+from handful.serving.postgres import begin, committing, connecting, engine_of, explained, parsed_url, retrying, shown
 from handful.serving.row_security import check_role, check_tables, roles_of, secure, unguard
 from handful.serving.rows import Rows
 from handful.serving.schema import MIGRATIONS, check_schema, is_current, migrate
@@ -45,10 +45,10 @@ class PostgresStore(Store):
             self._engine = engine_of(url)
             opening.callback(self._engine.dispose)
             self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            with explained(), self._engine.connect() as connection:
+            with connecting(url), self._engine.connect() as connection:
                 check_role(connection)
                 _check_there(connection, url)
-                check_schema(connection, _shown(url))
+                check_schema(connection, shown(url))
                 check_tables(connection)
                 _check_durable(connection)
             opening.pop_all()
@@ -130,12 +130,14 @@ def upgrade(address: str, role: str | None, migrations: Path = MIGRATIONS) -> No
     url = parsed_url(address)
     engine = engine_of(url)
     try:
-        with explained(), engine.begin() as connection:
+        with connecting(url):
+            connected = engine.connect()
+        with explained(), connected as connection, connection.begin():
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('handful', 0))"))
             made = inspect(connection).has_table("alembic_version")
             roles = sorted({*(roles_of(connection) if made else ()), *([role] if role else ())})
             _check_roles(connection, roles)
-            if not is_current(connection, _shown(url), migrations):
+            if not is_current(connection, shown(url), migrations):
                 unguard(connection)
                 migrate(connection, migrations)
             secure(connection, roles)
@@ -164,7 +166,7 @@ def _check_there(connection: Connection, url: URL) -> None:
     there = text("SELECT to_regclass('alembic_version') IS NOT NULL")
     if not connection.execute(there).scalar():
         raise ArtifactError(
-            f"{_shown(url)} does not contain a store yet.",
+            f"{shown(url)} does not contain a store yet.",
             code="missing-artifact",
             hint="Create one with `handful store upgrade`, logged in as the owner of the database.",
         )
@@ -179,8 +181,3 @@ def _check_durable(connection: Connection) -> None:
     for name, wrong, right in (("synchronous_commit", "off", "on"), ("server_encoding", "SQL_ASCII", "UTF8")):
         if connection.execute(text(f"SHOW {name}")).scalar() == wrong:
             raise UserError(f"The database has {name} = {wrong}, which could lose data. It must be {right}.")
-
-
-def _shown(url: URL) -> str:
-    """The address without its password."""
-    return url.set(drivername="postgresql").render_as_string()
