@@ -17,7 +17,8 @@ from noted import noted, nothing_noted
 from tables import read_table
 
 SPELLINGS = {
-    "two words": ["two words ", "\ttwo  words", "two\u00a0words", "two\u200b words", "\ufefftwo words", "two\nwords"],
+    "two words": ["two words ", "\ttwo  words", "two\u00a0words", "two\u200b words", "\ufefftwo words"],
+    "two\nlines": ["two\nlines", " two \r\nlines", "two\rlines\n"],
     "caf\u00e9": ["cafe\u0301", " caf\u00e9", "ca\u2060f\u00e9"],
     "None": ["None", " None"],
     "NA": ["NA"],

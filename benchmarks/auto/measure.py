@@ -27,6 +27,7 @@ from handful.tasks.distribution import TaskDistribution
 from handful.training.pretraining_budget import examples_within
 from handful.training.run import RACE, Run
 from handful.workflows.auto import auto, with_network, with_size
+from handful.workflows.encoder_tuning import with_way_of_tuning
 from handful.workflows.experiment import Experiment, opened_again, validating
 from handful.workflows.train import train
 
@@ -73,17 +74,19 @@ class Bench:
         torch.set_num_threads(1)
         source, contents = source_of(cell.data, self.data, self.encoder, cell.seed)
         (_, shot), *_ = SETS[cell.data].settings
-        experiment = Experiment(
-            source,
-            shot=shot if SETS[cell.data].kind == "tables" else None,
-            seed=cell.seed,
-            settings={"minutes": cell.minutes},
+        experiment = with_way_of_tuning(
+            Experiment(
+                source,
+                shot=shot if SETS[cell.data].kind == "tables" else None,
+                seed=cell.seed,
+                settings={"minutes": cell.minutes},
+            )
         )
         folder = Path("runs") / "auto" / str(cell).replace(", ", "-").replace(" ", "-")
         interrupted = is_run(folder)
         with collecting(), clock_of_the_core():  # notes of categories that a split lacks
             start = time.process_time()
-            opened = None if contents is None else source.open(earlier=contents)
+            opened = None if contents is None else experiment.source.open(earlier=contents)
             if cell.way == TRANSFER:
                 learner, tasks, facts = _transferred(experiment)
                 seconds = time.process_time() - start

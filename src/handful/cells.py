@@ -13,6 +13,7 @@ EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "-", 
 """Texts that mark an empty cell in a column of numbers, in lower case."""
 WHOLE = re.compile(r"^(-?\d+)\.0+$")
 """A whole number as floats are written: with empty cells in the column, pandas makes 7 to 7.0."""
+LINE_END = re.compile("\r\n|\r|\n")
 ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 """Invisible characters in names, for `str.translate`."""
 THOUSANDS = re.compile(r"^-?\d{1,3},\d{3}(\.\d*)?$")
@@ -47,10 +48,11 @@ def written(value: object) -> str | None:
 
 
 def spelled(text: str) -> str:
-    """A name in its visible form: composed (NFC), without zero-width characters, and with single blanks inside only."""
+    """A name in its visible form: composed (NFC), without zero-width characters, with single blanks inside only, and
+    with its lines."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.translate(ZERO_WIDTH))
-    return " ".join(text.split())
+    return "\n".join(" ".join(line.split()) for line in LINE_END.split(text.strip()))
 
 
 def note_case(names: Iterable[str], origin: object, noun: str = "label") -> None:

@@ -44,6 +44,8 @@ class Table:
                 kind = kind.value_type
             if kinds.is_string_view(kind):
                 kind = pa.large_string()
+            elif kinds.is_binary_view(kind):
+                kind = pa.large_binary()
             elif kinds.is_timestamp(kind) and kind.unit == "ns":  # more than a moment of Python holds
                 kind = pa.timestamp("us", kind.tz)
             if kind != field.type:

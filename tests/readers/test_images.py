@@ -261,6 +261,13 @@ def test_nested_column_is_refused(tmp_path):
         read_table(tmp_path / "t.parquet").numbers("a")
 
 
+def test_bytes_of_polars_are_refused_as_other_bytes(tmp_path):
+    cells = pa.array([b"a", b"b", b"a"], pa.binary_view())
+    parquet.write_table(pa.table({"x": [1.0, 2.0, 3.0], "a": cells}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="'a' is of type large_binary, which is not supported"):
+        open_tasks(tmp_path / "t.parquet", label="a")
+
+
 def test_missing_column_tells_the_nearest(tmp_path):
     table = read_table(csv(tmp_path, "price,shop\n1,a\n"))
     with pytest.raises(DataError, match=r"no column 'prize' \(did you mean 'price'\?\).*'price', 'shop'"):

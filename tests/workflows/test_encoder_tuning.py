@@ -380,6 +380,17 @@ def test_left_to_handful_it_is_tuned_where_there_are_minutes(experiment):
     assert with_way_of_tuning(named).source.tune_encoder == OFF, "all of whose weights would be each task's own"
 
 
+def test_tasks_that_are_opened_tell_whether_the_encoder_is_tuned(experiment):
+    automatic = replace(experiment, source=replace(experiment.source, tune_encoder=None), settings={"minutes": 5})
+    frozen, tuned = automatic.source.open(), experiment.source.open()
+    assert with_way_of_tuning(automatic, frozen).source.tune_encoder == OFF
+    assert with_way_of_tuning(experiment, tuned) == experiment
+    with pytest.raises(UserError, match="opened with a frozen encoder"):
+        with_way_of_tuning(experiment, frozen)
+    with pytest.raises(UserError, match="opened with a tuned encoder"):
+        with_way_of_tuning(replace(experiment, source=replace(experiment.source, tune_encoder=OFF)), tuned)
+
+
 def test_left_to_handful_nothing_is_tuned_that_a_frozen_encoder_alone_can_do(experiment, tmp_path):
     source = replace(experiment.source, tune_encoder=AUTO)
     timed = replace(experiment, source=source, settings={"minutes": 5})

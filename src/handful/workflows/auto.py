@@ -53,7 +53,7 @@ SAVING = 0.02
 READING_AGAIN = 0.1
 """The most of the budget that reading images again, in the size that was chosen, counts for."""
 PREPARING = 1 / 3
-"""Share of the budget after which no further candidate is prepared, unless none is ready."""
+"""Share of the budget after which no further candidate is prepared, unless none that is trained is ready."""
 
 
 def race_of(tasks: TaskDistribution) -> Race:
@@ -150,7 +150,8 @@ def auto(
         anew, where it takes no longer.
     budget_from: a run whose time-dependent decisions are reused, and its number of threads, so that the same data and
         seed give the same bits.
-    tasks: already opened, with images of their own size; None: the experiment's source.
+    tasks: already opened, with images of their own size; an encoder is tuned only if they were opened so. None: the
+        experiment's source.
     kind: that the calling estimator is for; None: any.
     resume, force, trust, on_event, stop: see `train`. An interrupted race resumes with the same results. workers: one,
         since a race runs in one process.
@@ -175,7 +176,7 @@ def auto(
     experiment = replace(experiment, settings=experiment.settings | {"minutes": given})
     settings = Settings(**experiment.settings)
     minutes = float(given)
-    experiment = with_way_of_tuning(experiment)
+    experiment = with_way_of_tuning(experiment, tasks)
     tuning = (experiment.source.tune_encoder or OFF) != OFF
     if tuning:
         _check_adapt_seconds(experiment, None)
@@ -257,7 +258,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
         else:
             dropped[probe.name] = "scoring it takes too much of the time"
     for one in (Pretrained(cls, track) for cls in learners if kind_of(cls) is Pretrained):
-        needed = one.on_blocks or not (probes or pretrained)  # images have no other that is trained
+        needed = one.on_blocks or not pretrained  # what is not trained at all may be no better than chance
         if needed or _in_time(one, dropped):
             pretrained.append(one)
     for other in (Trainee(cls, track) for cls in learners if kind_of(cls) is Trainee):

@@ -21,14 +21,24 @@ VALIDATED = 600
 """About the most examples that are encoded for a validation: each is then in many of its tasks."""
 
 
-def with_way_of_tuning(experiment: Experiment) -> Experiment:
-    """The experiment with the number of tuned layers, if that is automatic: none in a training by steps. Raises
-    `UserError` if the encoder to be tuned is not a part of the learner.
+def with_way_of_tuning(experiment: Experiment, tasks: TaskDistribution | None = None) -> Experiment:
+    """The experiment with the number of tuned layers, if that is automatic: none in a training by steps, or on tasks
+    that are already opened with a frozen encoder. Raises `UserError` if the encoder to be tuned is not a part of the
+    learner, or the tasks were opened the other way.
     """
     source = experiment.source
     if source.text is None and source.encoder is None:
         return experiment
     way = source.tune_encoder or AUTO
+    if tasks is not None and tasks.pipeline is not None:
+        given = "tuned" if tasks.pipeline.tuned else "frozen"
+        if way == AUTO and given == "frozen":
+            return replace(experiment, source=replace(source, tune_encoder=OFF))
+        if (way != OFF) != (given == "tuned"):
+            raise UserError(
+                f"These tasks were opened with a {given} encoder, but the experiment has tune_encoder={way!r}.",
+                hint="Open them with the same {tune_encoder}.",
+            )
     named = LEARNERS[experiment.learner] if experiment.learner else None
     tunable = experiment.backbone == "auto" and (named is None or named.meta_gradient != "none")
     if way != AUTO:
