@@ -29,7 +29,7 @@ def test_a_tutorial_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
         if block["info"] == "python":
             exec(compile(block["body"], page.name, "exec"), names)
         elif block["info"] == "sh":
-            for line in block["body"].splitlines():
+            for line in block["body"].replace("\\\n", " ").splitlines():
                 program, *words = shlex.split(line)
                 if program != "handful":
                     assert (program, words[0]) == ("pip", "install")

@@ -27,3 +27,9 @@ def test_the_page_on_python_has_every_public_name_with_arguments_and_examples():
     assert "```pycon\n>>> import handful" in evaluate
     assert "### MetaModel.adapt\n" in page
     assert " at 0x" not in page, "no addresses of a process"
+
+
+def test_a_row_of_the_configuration_is_on_its_setting_alone():
+    page = pages()["configuration.md"]
+    assert page.count("\n| `patience` | `0` | validations without improvement") == 1
+    assert not re.search(r"Raises|Example|`find_", page)

@@ -143,10 +143,10 @@ def configuration() -> Iterator[str]:
 def rows(kind: Any, spelled: Any = str) -> Iterator[str]:
     """A row for each field of a data class, which its docstring describes."""
     names = [field.name for field in fields(kind)]
-    told = re.split(rf"\b({'|'.join(names)}): ", cell(kind.__doc__.partition(">>>")[0]))
+    told = re.split(rf"\b({'|'.join(names)}): ", kind.__doc__)
     words = dict(zip(told[1::2], told[2::2], strict=True))
     for field in fields(kind):
-        text = words[field.name].strip().rstrip(".")
+        text = cell(words[field.name].partition("\n\n")[0]).rstrip(".")  # the rest is on the whole class
         yield f"| `{spelled(field.name)}` | {shown(field.name, field.default)} | {text} |"
 
 

@@ -43,14 +43,13 @@ class Settings:
     validate_every: in steps; 0: a tenth of all, but 10 or more.
     validation_tasks: per validation; the weights of the best validation are kept.
     validate_start: whether the weights before the first step are validated, too, so that no worse ones are kept; useful
-        with a pretrained network. patience: validations without improvement after which training ends; 0: it continues
-        to its last step. One process.
-    metric: of validation, see `find_metric`.
+        with a pretrained network.
+    patience: validations without improvement after which training ends; 0: it continues to its last step. One process.
+    metric: the metric of validation; None: the default of the kind of tasks.
     checkpoint_every: in steps; 0: a fiftieth of all.
     pretrain_examples: how many examples the backbone is pre-trained on before the first step, ignoring tasks.
     plan: how tasks are run; None: chosen.
-    device: one of `handful.engine.devices.DEVICES`, on which the learner is trained and stays; None: its present
-        device.
+    device: "cpu", "cuda", "mps" or "auto", on which the learner is trained and stays; None: its present device.
     precision: "bf16" lets the network of a meta-step compute in bfloat16, on CUDA only; everything else stays "fp32".
     seed: of pre-training and of the meta-loss's noise.
 
