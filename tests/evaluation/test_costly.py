@@ -87,7 +87,7 @@ def test_all_costly_rungs_are_added_and_decided_by_as_many_tasks_as_it_takes():
     ladder, comparison = climbed()
     assert set(counts(found)) == {row.evaluation.learner for row in comparison.rows[1:]} | set(COSTLY)
     assert set(COSTLY) == {rung.name for rung in ladder.rungs if rung.learner.costly}
-    assert found.left_out == ()
+    assert found.left_out == {}
     for row in found.comparison.rows[1:]:
         sure = row.better or row.worse
         assert len(row.evaluation.scores) == 10 or sure or row.evaluation.learner not in COSTLY
@@ -169,6 +169,7 @@ def test_it_ends_within_its_time(monkeypatch, seconds):
     assert 0 < clock.now <= seconds
     scored = {key for key in counts(found) if key in COSTLY}
     assert scored | set(found.left_out) == set(COSTLY)
+    assert found.left_out.items() <= clock.seconds.items()
     assert "fine-tune-head" in scored
     assert ("fine-tune-all" in found.left_out) == (seconds < 100)
     assert all(count >= 2 for count in counts(found).values())
@@ -190,7 +191,7 @@ def test_without_time_there_are_none():
     _, comparison = climbed()
     found = climb(0.0)
     assert found.comparison.rows == comparison.rows
-    assert found.left_out == COSTLY or set(found.left_out) == set(COSTLY)
+    assert found.left_out == dict.fromkeys(COSTLY)
     assert not any(rung.learner.costly for rung in ladder_of(minutes=0).rungs)
 
 

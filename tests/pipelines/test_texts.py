@@ -12,10 +12,12 @@ import torch
 
 from handful.encoders import cache
 from handful.encoders.texts import TextEncoder
+from handful.encoders.tuned import TunedEncoder, encoder_of
 from handful.errors import DataError, UserError
 from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.texts import TextPipeline
+from handful.table import Table
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.opening import open_tasks
 from handful.tasks.splits import own_order
@@ -308,6 +310,32 @@ def test_a_real_encoder_is_loaded_from_its_folder(tiny, tmp_path, monkeypatch):
     (tiny / "model.safetensors").unlink()
     with pytest.raises(UserError, match="cannot be loaded"):
         TextEncoder(str(tiny)).embed(["dog"])
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_texts_of_a_frozen_encoder_are_tokens_where_that_is_tuned(tmp_path):
+    folder = tiny_encoder(tmp_path)
+    texts = ["apple bank", "dog", "apple cloud"]
+    table = Table.of(list(zip(texts, "aba", strict=True)), ["text", "label"])
+    frozen = TextPipeline.fit(table, np.arange(3), text="text", encoder=TextEncoder(str(folder)), label="label")
+    tokens = frozen.unencoded()
+    assert tokens.tuned
+    assert tokens.backbone_options == TunedEncoder.options("texts", str(folder), frozen.revision, None)
+    encoder = TunedEncoder(tokens.input_shape, **tokens.backbone_options)
+    with torch.no_grad():
+        vectors = encoder(tokens.encode(texts)) / frozen.scale
+    torch.testing.assert_close(vectors, frozen.encode(texts), rtol=1e-4, atol=1e-5)
+    assert tokens.unencoded() is None, "these are tokens"
+    assert TextPipeline.from_config(frozen.config() | {"long_texts": "mean"}).unencoded() is None
+    (folder / "config.json").write_text("{}")
+    encoder_of.cache_clear()
+    assert TextPipeline.from_config(frozen.config()).unencoded() is None, "no such encoder any more"
+
+
+def test_the_texts_of_an_encoder_that_cannot_be_tuned_have_no_tokens(letters, folder):
+    table = Table.of([["apple", "a"], ["bank", "b"]], ["text", "label"])
+    pipeline = TextPipeline.fit(table, np.arange(2), text="text", encoder=TextEncoder(str(folder)), label="label")
+    assert pipeline.unencoded() is None
 
 
 @pytest.mark.slow

@@ -693,6 +693,12 @@ def test_the_speed_of_a_training_is_a_sentence():
 # An encoder that is a part of the learner
 
 
+def test_what_is_skipped_for_lack_of_time_is_named_with_what_a_task_takes(tmp_path):
+    skipped = {"contrastive": 27.13, "diagnosis": None}
+    page = report(unsure(), left_out=skipped).write(tmp_path).read_text()
+    assert "Skipped for lack of time: contrastive (27.1 s a task), diagnosis. More minutes include them." in page
+
+
 def on_encoders(*, tuned: float = 0.89) -> Comparison:
     frozen = [
         evaluation("centroid", noisy(0.8, seed=5), ground=FROZEN),

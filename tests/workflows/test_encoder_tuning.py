@@ -132,6 +132,28 @@ def test_what_is_kept_of_a_tuning_is_evaluated(rate, kept, experiment, folder, t
     assert "- Chosen on validation tasks: the tuned encoder (" in page
 
 
+@pytest.mark.slow
+def test_beside_a_frozen_encoder_of_texts_a_rung_tunes_it_in_each_task(experiment, data, folder, tmp_path, monkeypatch):
+    source = replace(experiment.source, tune_encoder=OFF)
+    settings = {"steps": 2, "validation_tasks": 2}
+    train(replace(experiment, source=source, settings=settings), tmp_path / "run")
+    monkeypatch.setattr("handful.workflows.evaluate.diagnose", lambda *_, **__: [])
+    again = tmp_path / "again.jsonl"
+    again.write_bytes(data.read_bytes())
+    others = tmp_path / "others.jsonl"
+    others.write_text(data.read_text().replace('"label": "c', '"label": "other'))
+    for other in (None, Source(str(again)), Source(str(others), text="text", label="label")):
+        with collecting():
+            report = evaluate(tmp_path / "run", other=other, tasks=3, minutes=5, curve=False)
+        rows = {row.evaluation.name: row for row in report.comparisons[0].rows}
+        assert rows["contrastive"].paired.tasks == 3
+        assert rows["contrastive"].evaluation.classes == rows["protonet"].evaluation.classes
+        assert rows["contrastive"].evaluation.adapt_seconds > rows["protonet"].evaluation.adapt_seconds
+    with collecting():
+        report = evaluate(tmp_path / "run", tasks=3, minutes=0, curve=False)
+    assert "contrastive" not in {row.evaluation.name for row in report.comparisons[0].rows}
+
+
 def test_another_base_is_refused(experiment, folder, tmp_path):
     other = tiny_encoder(tmp_path / "other", layers=3)
     experiment = replace(experiment, source=replace(experiment.source, encoder=str(other)))

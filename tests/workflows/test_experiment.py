@@ -233,7 +233,7 @@ def test_costly_rungs_are_left_out_on_demand(species, tmp_path):
     many_steps = {"baseline-plus-plus", "fine-tune-all", "fine-tune-head", "scratch"}
     assert {row.evaluation.learner for row in without} == set(costly) - many_steps
     assert set(costly.values()) == {3}
-    assert report.left_out == ()
+    assert report.left_out == {}
 
 
 def test_tasks_that_the_model_cannot_do_are_refused_before_the_ladder(species, tmp_path):

@@ -80,7 +80,7 @@ class TextEncoder(Encoder):
 
     def network(self) -> nn.Module:
         """What computes vectors `(n, width)` of tokens `(n, length)`, with `PADDING` behind those of a text."""
-        if not hasattr(self.model.tokenizer, "pad_token_id"):
+        if not hasattr(getattr(self.model, "tokenizer", None), "pad_token_id"):
             raise UserError(
                 f"The encoder {self.name} does not support padding, so it cannot be tuned.",
                 hint="Keep it frozen, with {tune_encoder} off, or choose another {encoder}.",

@@ -14,8 +14,8 @@ from handful.types import TaskState
 FIRST_TASKS, FEWEST_TASKS = 5, 2
 """Tasks on which a costly rung is scored first, and at least: a single one has no interval."""
 DECIDING = 20
-"""Tasks that each rung gets if the time allows, and without which one that tunes an encoder decides nothing: among
-several rungs on few tasks, one is soon ahead by chance."""
+"""Tasks that each rung gets if the time allows: among several rungs on few tasks, one is soon ahead by chance. One that
+tunes an encoder is not begun if it would get fewer, which take minutes and decide nothing."""
 STOPPING = 0.001
 """The alpha of the interval that stops a rung early. Repeated looks at 95 % intervals find a nonexistent difference far
 more often than in 5 %; looks this strict hardly add to the error of the last one: Haybittle, *Repeated assessment of
@@ -31,7 +31,8 @@ class Climb:
     """A costly rung in progress: its scores so far.
 
     seconds: per task. measured: see `scoring.evaluate`. found, chosen: its scores, and the options for them.
-        by_default: whether these are its defaults for lack of time to choose.
+        by_default: whether these are its defaults for lack of time to choose. first, least: on how many tasks it is
+        scored first, and at least.
     """
 
     rung: Rung
@@ -40,6 +41,8 @@ class Climb:
     found: Evaluation | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
     by_default: bool = False
+    first: int = FIRST_TASKS
+    least: int = FEWEST_TASKS
 
     @property
     def done(self) -> int:
@@ -51,12 +54,13 @@ class Climb:
 class Costly:
     """The results of the costly rungs.
 
-    comparison: with those that were scored. left_out: the names of those skipped for lack of time. by_default: of those
-        with default options for lack of time to choose.
+    comparison: with those that were scored. left_out: the names of those skipped for lack of time, with the seconds
+        that a task takes (None: not measured). by_default: the names of those with default options for lack of time to
+        choose.
     """
 
     comparison: Comparison
-    left_out: tuple[str, ...]
+    left_out: dict[str, float | None]
     by_default: tuple[str, ...] = ()
 
 
@@ -71,18 +75,18 @@ def with_costly(
 ) -> Costly:
     """Add the ladder's costly rungs to its comparison on `setting`.
 
-    The cheapest comes first, each on `FIRST_TASKS` tasks. Then those on fewer than `DECIDING`, and those whose paired
-    difference to the learner is undecided (see `STOPPING`), get twice as many, the cheapest first, until all `tasks`
-    are scored or the time is over. One on fewer than `FIRST_TASKS` decides nothing. Options are chosen on tasks of
-    `validation`; if the time is short, on fewer, or they stay the defaults.
+    The cheapest comes first, each on `FIRST_TASKS` tasks, or on `DECIDING` if it tunes an encoder. Then those on fewer
+    than `DECIDING`, and those whose paired difference to the learner is undecided (see `STOPPING`), get twice as many,
+    the cheapest first, until all `tasks` are scored or the time is over. One on fewer than `FIRST_TASKS` decides
+    nothing. Options are chosen on tasks of `validation`; if the time is short, on fewer, or they stay the defaults.
 
     seconds: the time limit. The time of each piece of work is predicted beforehand, to stay within it.
     """
     end = time.monotonic() + seconds
-    climbs = [] if seconds <= 0 else _measured(ladder, setting, end)
+    climbs = [] if seconds <= 0 else _measured(ladder, setting, tasks, end)
     own = comparison.learner.evaluation
     for climb in climbs:
-        _begin(ladder, climb, setting, validation, min(FIRST_TASKS, tasks), min(FEWEST_TASKS, tasks), end)
+        _begin(ladder, climb, setting, validation, end)
     going = [climb for climb in climbs if climb.found is not None]
     while going := [climb for climb in going if climb.done < tasks and _open(climb, own)]:
         going.sort(key=lambda climb: climb.done * climb.seconds)
@@ -92,41 +96,44 @@ def with_costly(
             continue
         _go_on(ladder, climb, setting, more)
     ended = [climb for climb in climbs if climb.found is not None]
+    per_task = {climb.rung.name: climb.seconds for climb in climbs}
     named = {climb.rung.name for climb in ended}
-    left_out = [rung.name for rung in ladder.rungs if rung.learner.costly and rung.name not in named]
+    left_out = {
+        rung.name: per_task.get(rung.name) for rung in ladder.rungs if rung.learner.costly and rung.name not in named
+    }
     by_default = [climb.rung.name for climb in ended if climb.by_default]
-    return Costly(_joined(comparison, ended, tasks), tuple(left_out), tuple(by_default))
+    return Costly(_joined(comparison, ended, tasks), left_out, tuple(by_default))
 
 
-def _measured(ladder: Ladder, setting: TaskDistribution, end: float) -> list[Climb]:
-    """All costly rungs with their times, the cheapest first, without those that are too slow to measure."""
+def _measured(ladder: Ladder, setting: TaskDistribution, tasks: int, end: float) -> list[Climb]:
+    """All costly rungs with their times, the cheapest first, without those for which no time is left."""
     climbs = []
     rungs = [rung for rung in ladder.rungs if rung.learner.costly]
     for rung in sorted(rungs, key=lambda rung: rung.learner.start == "encoder"):  # which takes longest by far
-        if time.monotonic() < end:
-            measured = cost(ladder.build(rung, {}), rung.ground.tasks(setting))
-            climbs.append(Climb(rung, measured[0], measured))
+        if time.monotonic() >= end:
+            continue
+        counts = (DECIDING, DECIDING) if rung.learner.start == "encoder" else (FIRST_TASKS, FEWEST_TASKS)
+        first, least = (min(count, tasks) for count in counts)
+        options, part = rung.learner.sample
+        seconds, state = cost(ladder.build(rung, dict(options)), rung.ground.tasks(setting))
+        climb = Climb(rung, seconds / part, (seconds, state), first=first, least=least)
+        if part < 1 and least * climb.seconds <= end - time.monotonic():  # else it is not begun, so this will do
+            climb.measured = cost(ladder.build(rung, {}), rung.ground.tasks(setting))
+            climb.seconds = climb.measured[0]
+        climbs.append(climb)
     return sorted(climbs, key=lambda climb: climb.seconds)
 
 
-def _begin(
-    ladder: Ladder,
-    climb: Climb,
-    setting: TaskDistribution,
-    validation: TaskDistribution,
-    count: int,
-    least: int,
-    end: float,
-) -> None:
-    """Choose options and score the first tasks, at least so many, or none if the time does not suffice."""
+def _begin(ladder: Ladder, climb: Climb, setting: TaskDistribution, validation: TaskDistribution, end: float) -> None:
+    """Choose options and score the first tasks, or none if the time does not suffice for the least number."""
 
     def affordable() -> int:
         return int((end - time.monotonic()) / max(climb.seconds, 1e-6))
 
-    if affordable() < least:
+    if affordable() < climb.least:
         return
     _choose(ladder, climb, validation, affordable())
-    if (few := min(count, affordable())) >= least:
+    if (few := min(climb.first, affordable())) >= climb.least:
         _go_on(ladder, climb, setting, few)
 
 
@@ -163,9 +170,5 @@ def _joined(comparison: Comparison, climbs: Sequence[Climb], tasks: int) -> Comp
     """The comparison with more rungs."""
     found = [(row.evaluation, row.chosen) for row in comparison.rows[1:]]
     found += [(climb.found, climb.chosen) for climb in climbs if climb.found is not None]
-    aside = {
-        climb.rung.name
-        for climb in climbs
-        if climb.done < min(DECIDING if climb.rung.learner.start == "encoder" else FIRST_TASKS, tasks)
-    }
+    aside = {climb.rung.name for climb in climbs if climb.done < min(FIRST_TASKS, tasks)}
     return Comparison.of(comparison.learner.evaluation, found, aside=aside, alone=comparison.alone)

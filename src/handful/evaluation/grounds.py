@@ -1,6 +1,8 @@
 """What rungs of the ladder get: the inputs of tasks, or the vectors of an encoder."""
 
 import time
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from handful.engine.devices import wait_for
 from handful.errors import UserError
 from handful.evaluation.scoring import FROZEN, TUNED
 from handful.learners.learner import Learner
+from handful.notes import collecting
 from handful.tasks.distribution import Pool, Remembered, TaskDistribution
 from handful.types import to_device
 
@@ -73,6 +76,33 @@ class Ground:
                 wait_for(self.network.device)
                 self._seconds[len(support)] = time.perf_counter() - start
         return self._seconds[len(support)]
+
+
+class Unencoded(Ground):
+    """The inputs of a frozen encoder in place of its vectors, for a rung that tunes it.
+
+    opened: gives the tasks with these inputs, which are read when a rung first needs them.
+    """
+
+    def __init__(self, opened: Callable[[], TaskDistribution]) -> None:
+        super().__init__()
+        self._opened = opened
+
+    @cached_property
+    def opened(self) -> TaskDistribution:
+        """All of them; notes on these data were made for the vectors."""
+        with collecting():
+            return self._opened()
+
+    def tasks(self, tasks: TaskDistribution) -> TaskDistribution:
+        """The same tasks, of the present split and sizes."""
+        sizes = tasks.sizes
+        with collecting():
+            return self.opened.split(tasks.split_name).with_sizes(sizes.way, sizes.shot, sizes.query_shot)
+
+    def vectors(self, tasks: TaskDistribution) -> bool:
+        """Never."""
+        return False
 
 
 class Scaled(nn.Module):

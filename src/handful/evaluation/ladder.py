@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -16,7 +16,7 @@ from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence, equivalence
-from handful.evaluation.grounds import Ground, encoder_grounds
+from handful.evaluation.grounds import Ground, Unencoded, encoder_grounds
 from handful.evaluation.intervals import Interval
 from handful.evaluation.pace import Costs, pace
 from handful.evaluation.scoring import TUNED, Evaluation, evaluate, row_name, works_on_features
@@ -86,6 +86,8 @@ class Ladder:
     network: the weights of the learner's network after its own pre-training, used instead if no head is needed; None
         without a pre-training.
     backbone: the network of rungs, and its options, beside a learner that has none of its own.
+    unencoded: opens the scored data as inputs of the frozen encoder whose vectors the learner gets, for a rung that
+        tunes it; None: no such rung.
     minutes: for the pre-training and for costly rungs, which `costly.with_costly` adds. 0: costly rungs are left out,
         and the pre-training is not limited, so that nothing depends on the clock.
     keeper: stores the pre-training while it runs. A shorter one that it has is used, unless the time allows for twice
@@ -112,6 +114,7 @@ class Ladder:
         seen_by: str = "the learner",
         network: dict[str, Tensor] | None = None,
         backbone: tuple[Backbone, dict[str, Any]] = ("auto", {}),
+        unencoded: Callable[[], TaskDistribution] | None = None,
         minutes: float = MINUTES,
         seed: int = 0,
         metric: Metric | str | None = None,
@@ -131,6 +134,7 @@ class Ladder:
         own = learner.recipe["backbone"], learner.recipe["backbone_options"]
         self._backbone = backbone if learner.start in ("raw", "fitted") else own
         self._inputs, self._encoders = Ground(), encoder_grounds(learner, trained)
+        self._unencoded = None if unencoded is None else Unencoded(unencoded)
         pool = (self._encoders[0] if self._encoders else self._inputs).pool(trained)
         # What is fitted on rows is not for the vectors of an encoder.
         self._rows = pool.table(spec.input_shape) if pool is not None and self._encoders is None else None
@@ -207,9 +211,10 @@ class Ladder:
         return kept if 0 < kept <= examples and 2 * kept > found else found
 
     def _grounds(self, rung: type[Learner]) -> Sequence[Ground]:
-        """What a rung gets; none if it tunes an encoder and the learner has none."""
+        """What a rung gets; none if it tunes an encoder and none reads the inputs."""
         if self._encoders is None:
-            return () if rung.start == "encoder" else (self._inputs,)
+            own = self._unencoded if rung.start == "encoder" else self._inputs
+            return () if own is None else (own,)
         if rung.start == "encoder" or not rung.uses_inputs:
             return (self._inputs,)
         return self._encoders if rung.start == "raw" else self._encoders[:1]
@@ -400,6 +405,11 @@ class Ladder:
         spec, (backbone, backbone_options) = self.learner.recipe["spec"], self._backbone
         if ground.network is not None:
             spec, backbone, backbone_options = replace(spec, input_shape=(ground.width,)), "linear", {}
+        elif isinstance(ground, Unencoded):
+            pipeline = ground.opened.pipeline
+            assert pipeline is not None, "an encoder is a part of one"
+            spec = replace(spec, input_shape=pipeline.input_shape)
+            backbone, backbone_options = pipeline.backbone, dict(pipeline.backbone_options)
         elif rung.learner.start == "encoder":
             backbone_options = backbone_options | {"layers": None}
         built = rung.learner.build(

@@ -16,6 +16,8 @@ from handful.types import Categorical, Examples, TaskSpec, TaskState
 
 TURNS = 20
 """How often each example is the first one of a pair with one of its class, at the most, as in the paper's software."""
+PAIRS, BATCH = 400, 16
+"""Pairs of a task at the most, and in a step."""
 DRAWS = 99991
 """Size of the bank of random numbers: a prime, so that examples meet others of them in each turn."""
 
@@ -38,6 +40,7 @@ class ContrastiveFineTuning(Learner):
     start = "encoder"
     uses_other_tasks = False
     costly = True
+    sample = {"pairs": BATCH}, BATCH / PAIRS
 
     draws: Tensor
 
@@ -47,8 +50,8 @@ class ContrastiveFineTuning(Learner):
         backbone: nn.Module,
         *,
         inner_lr: Positive = 2e-5,
-        pairs: Count = 400,
-        batch: Count = 16,
+        pairs: Count = PAIRS,
+        batch: Count = BATCH,
         regularization: Positive = 0.1,
     ) -> None:
         super().__init__()

@@ -55,6 +55,7 @@ class Learner(nn.Module, ABC):
         start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, what `fit` makes
             of all rows of the training tasks, a pretrained encoder, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
+        sample: options with which adapting takes a part of its time, and that part, by which the time is predicted.
         candidate_for: the tasks on which `auto` tries it: "images" or "vectors" (also those of an encoder), where
             classes are drawn anew; "rows", where labels or values mean the same in every task. With each its place,
             from 1, among those that take part in the same way: what is likely best in little time comes first, since
@@ -83,6 +84,7 @@ class Learner(nn.Module, ABC):
     baseline: ClassVar[bool] = False
     start: ClassVar[Start] = "own"
     costly: ClassVar[bool] = False
+    sample: ClassVar[tuple[Mapping[str, Any], float]] = ({}, 1.0)
     candidate_for: ClassVar[Mapping[Race, int]] = {}
     normalizations: ClassVar[tuple[Normalization, ...]] = ("frozen", "transductive")
     no_weight_decay: ClassVar[tuple[str, ...]] = ()

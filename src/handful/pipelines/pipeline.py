@@ -72,6 +72,12 @@ class InputPipeline(ABC):
         if "kind" in vars(cls) and not inspect.isabstract(cls):
             PIPELINES.register(cls.kind, cls)
 
+    def unencoded(self) -> "InputPipeline | None":
+        """The same for inputs of its frozen encoder, not vectors, for a learner that tunes it; None without such an
+        encoder, or if its inputs are too large to keep.
+        """
+        return None
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as values that JSON can hold."""

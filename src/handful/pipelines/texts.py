@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from handful.data_options import DataOptions
-from handful.encoders.texts import CUT, TextEncoder
+from handful.encoders.texts import CUT, MEAN, TextEncoder
 from handful.encoders.tuned import TunedEncoder, encoder_of
+from handful.errors import ArtifactError, UserError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import shaped, target_moments
 from handful.pipelines.rows import RowPipeline, written
@@ -57,6 +58,18 @@ class TextPipeline(RowPipeline):
             self.backbone = TunedEncoder.key
             self.backbone_options = TunedEncoder.options("texts", encoder, revision, layers)
         self._loaded: TextEncoder | None = None
+
+    def unencoded(self) -> Self | None:
+        """For tokens; None if its inputs are tokens already, or if the encoder cannot be tuned."""
+        if self.tuned or self.long_texts == MEAN:
+            return None
+        try:
+            encoder = encoder_of("texts", self.encoder, self.revision)
+            encoder.network()
+        except (UserError, ArtifactError):
+            return None
+        [width] = encoder.input_shape
+        return type(self)(**self.settings() | {"layers": None, "width": width, "scale": 1.0})
 
     def described(self) -> str:
         """The column and its encoder."""

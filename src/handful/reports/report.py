@@ -124,8 +124,8 @@ class Report:
     equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of a wanted
     interval, for which the report then gives the number of tasks. data: a hash of the test examples. pretrained_on: how
     the network of the ladder was pre-trained, in words. left_out: rungs and parts of the report that were skipped for
-    lack of time. by_default: rungs with default options, for lack of time to choose. encoder: that the model starts
-    from.
+    lack of time, with the seconds that a rung takes for a task, where these are known. by_default: rungs with default
+    options, for lack of time to choose. encoder: that the model starts from.
     race: which the learner won; None if it was named.
     """
 
@@ -149,7 +149,7 @@ class Report:
     half_width: float | None = None
     data: str = ""
     pretrained_on: str = ""
-    left_out: Sequence[str] = ()
+    left_out: Mapping[str, float | None] = field(default_factory=dict)
     by_default: Sequence[str] = ()
     encoder: UsedEncoder | None = None
     race: RaceResult | None = None
@@ -329,7 +329,11 @@ class Report:
         if self.pretrained_on:
             yield f"Pre-trained network of the ladder: {self.pretrained_on}."
         if self.left_out:
-            yield f"Skipped for lack of time: {', '.join(self.left_out)}. More minutes include them."
+            skipped = (
+                name if seconds is None else f"{name} ({duration(seconds)} a task)"
+                for name, seconds in self.left_out.items()
+            )
+            yield f"Skipped for lack of time: {', '.join(skipped)}. More minutes include them."
         if self.by_default:
             yield f"With default options, for lack of time to choose: {', '.join(self.by_default)}."
         if any(row.chosen for comparison in self.comparisons for row in comparison.rows):

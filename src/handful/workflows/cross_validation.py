@@ -117,7 +117,7 @@ def cross_validate(
         tasks=f"{count} {plural} of {experiment.source.name} in {folds} folds: each {noun} is scored by a learner that "
         f"was trained on the other folds, as the run was ({folds} trainings); the run's own model is not scored{won}",
         comparisons=comparisons,
-        left_out=tuple(dict.fromkeys(name for report in reports for name in report.left_out)),
+        left_out={name: seconds for report in reports for name, seconds in report.left_out.items()},
         race=None,
         findings=(),
         history=(),

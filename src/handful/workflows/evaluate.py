@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ def evaluate(
     learned_from = trained
     if home and isinstance(model.learner.backbone, TunedEncoder):  # each changed image would be encoded anew
         learned_from = experiment.tasks(home.split("train"))
+    unencoded = _unencoded(run, experiment, model, other, moved=home is away) if minutes else None
     hear = until(stop, on_event)
     race = None if (summary := run.race()) is None else RaceResult.from_json(summary)
     own_examples: int = model.facts["examples"]
@@ -115,6 +116,7 @@ def evaluate(
         seed=experiment.seed,
         network=run.pretrained_network(),
         backbone=experiment.network(home or away),
+        unencoded=unencoded,
         minutes=minutes,
         metric=metric_of(away, metric or experiment.settings.get("metric")),
         on_event=hear,
@@ -136,7 +138,7 @@ def evaluate(
                 "The data equivalence is left out: shots vary, the same tasks have no other numbers of examples, no "
                 "simple method supports them, or the learner diverges.",
             )
-    cheap, left_out, by_default = comparisons[0], list[str](), list[str]()
+    cheap, left_out, by_default = comparisons[0], dict[str, float | None](), list[str]()
     sizes = len(CURVE_SHOTS) if curve else 0
     end_of_costly = schedule.end_of_costly(sizes=sizes, curve_tasks=CURVE_TASKS, diagnosis_tasks=DIAGNOSIS_TASKS)
     began = time.monotonic()
@@ -144,7 +146,7 @@ def evaluate(
         part = (end_of_costly - time.monotonic()) / (len(places) - number)
         found = with_costly(ladder, comparisons[number], place, validation, tasks=schedule.tasks, seconds=part)
         comparisons[number] = found.comparison
-        left_out += found.left_out
+        left_out |= found.left_out
         by_default += found.by_default
     costly_seconds = time.monotonic() - began
     curves: dict[str, list[tuple[int, Interval]]] = {}
@@ -153,12 +155,12 @@ def evaluate(
             places[0], choosing[0], cheap, CURVE_SHOTS, tasks=count, choosing=schedule.choosing, end=schedule.end
         )
     elif curve:
-        left_out.append("scores by the number of examples")
+        left_out["scores by the number of examples"] = None
     findings: list[Finding] = []
     if count := schedule.diagnosis_tasks(DIAGNOSIS_TASKS):
         findings = diagnose(places[0], model.learner, tasks=count, trained=trained.sizes if trained else None)
     else:
-        left_out.append("diagnosis")
+        left_out["diagnosis"] = None
     source = other or experiment.source
     if other is None and source.test:
         source = replace(source, tasks=source.test)
@@ -182,7 +184,7 @@ def evaluate(
             "costly baselines": round(costly_seconds, 1),
         },
         pretrained_on=ladder.pretrained_on,
-        left_out=tuple(dict.fromkeys(left_out)),
+        left_out=left_out,
         by_default=tuple(dict.fromkeys(by_default)),
         performance=run.performance(),
         equivalence=equivalence,
@@ -236,6 +238,20 @@ def _opened(
         )
         return None, other.open(pipeline=model.pipeline), ""
     return (home, home, new) if other is None else (home, other.open(pipeline=model.pipeline), "")
+
+
+def _unencoded(
+    run: Run, experiment: Experiment, model: MetaModel, other: Source | None, *, moved: bool
+) -> Callable[[], TaskDistribution] | None:
+    """What opens the data to score as inputs of the model's frozen encoder; None without one that can be tuned. moved:
+    whether the other source has the data of the training."""
+    pipeline = None if model.pipeline is None else model.pipeline.unencoded()
+    if pipeline is None:
+        return None
+    if other is not None and not moved:
+        return lambda: other.open(pipeline=pipeline)
+    source = experiment.source if other is None else replace(experiment.source, tasks=other.tasks)
+    return lambda: reopened(source, run.contents(), pipeline)
 
 
 def _moved(run: Run, experiment: Experiment, model: MetaModel, other: Source) -> TaskDistribution | None:
