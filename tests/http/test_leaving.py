@@ -126,6 +126,45 @@ def test_one_watch_for_all_tasks_of_a_request_drops_them_all(service, monkeypatc
     assert len(executed) == 2
 
 
+def test_a_readaptation_is_dropped_once_all_that_wait_for_it_have_left(service):
+    task = service.create("shelf", points(1, 2), ["a", "b"]).id
+    call, let_go, ran, readapt = caller(service), threading.Event(), [], service.readapt
+    service.readapt = lambda *arguments, **named: ran.append(named["actor"]) or readapt(*arguments, **named)
+    service.readapt.__name__ = "readapt"
+
+    async def use():
+        batcher = call.app.state.server.batcher
+        lane = batcher.lanes["adapt"]
+        busy = [
+            asyncio.ensure_future(batcher.adapt("t", 1, lambda: let_go.wait(10))) for _ in range(lane._pool.threads)
+        ]
+        while lane._free:
+            await asyncio.sleep(0.001)
+        first, second = (Asking(call, "POST", f"/v1/tasks/{task}/readapt", {}) for _ in range(2))
+        await waiting(lane, 1)
+        [change] = call.app.state.server._shared.values()
+        while change.wanted < 2:
+            await asyncio.sleep(0.001)
+        first.left.set()
+        assert await first.status() == 499
+        assert lane.waiting.count == 1, "another one waits for it"
+        second.left.set()
+        assert await second.status() == 499
+        await asyncio.sleep(0)
+        assert (lane.waiting.count, lane.seen.left) == (0, 1)
+        last = Asking(call, "POST", f"/v1/tasks/{task}/readapt", {})
+        await waiting(lane, 1)
+        let_go.set()
+        assert await last.status() == 200
+        await asyncio.gather(*busy)
+
+    try:
+        asyncio.run(use())
+    finally:
+        let_go.set()
+    assert len(ran) == 1
+
+
 def test_a_change_that_has_started_is_done_though_its_client_has_left(service, monkeypatch):
     let_go, write, started = threading.Event(), service.store.write, threading.Event()
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -97,17 +97,30 @@ class _Change:
     """A change that others wait for.
 
     terms: the key in whose name it is, and the version that it expects. work: makes it, in a thread.
-    started: whether it runs, or has. answer: what it returns.
+    started: whether it runs, or has. answer: what it returns. wanted: how many requests wait for that.
     """
 
     terms: tuple[str, int | None]
     work: Callable[[], Any]
     started: bool = False
     answer: "asyncio.Future[Any]" = field(init=False)
+    wanted: int = 0
 
     def run(self) -> Any:
         self.started = True
         return self.work()
+
+    @contextlib.contextmanager
+    def awaited(self, terms: tuple[str, int | None]) -> Iterator[None]:
+        """Inside, a request waits. Once none does that wants the answer, what has not started is dropped."""
+        own = int(terms == self.terms)
+        self.wanted += own
+        try:
+            yield
+        finally:
+            self.wanted -= own
+            if not self.wanted and not self.started:
+                self.answer.cancel()
 
 
 @dataclass(frozen=True)
@@ -188,25 +201,25 @@ class Call:
 
     async def _changed_once(self, method: Callable[..., Result], task: str, expected: int | None, cost: int) -> Result:
         tenant, actor, shared = self.identity.tenant, self.identity.key, self.server._shared
-        key = method.__name__, tenant, task
+        key, terms = (method.__name__, tenant, task), (actor, expected)
         while (change := shared.get(key)) is not None:
-            await asyncio.wait([change.answer], timeout=self.seconds_left)
-            if change.started and change.terms == (actor, expected):
-                return await asyncio.shield(change.answer)
+            with change.awaited(terms):
+                await asyncio.wait([change.answer], timeout=self.seconds_left)
+                if change.started and change.terms == terms and not change.answer.cancelled():
+                    return await asyncio.shield(change.answer)
             if not change.answer.done():
                 raise OverloadedError(
                     "Nothing was done: the time for this request is over, and another change of the task is in "
                     "progress.",
                     code="deadline-exceeded",
                 )
-        change = shared[key] = _Change(
-            (actor, expected), partial(method, task, tenant=tenant, actor=actor, expected=expected)
-        )
+        change = shared[key] = _Change(terms, partial(method, task, tenant=tenant, actor=actor, expected=expected))
         change.answer = asyncio.ensure_future(
             self.server.batcher.adapt(tenant, cost, change.run, deadline=self.seconds_left)
         )
         change.answer.add_done_callback(lambda _: shared.pop(key))
-        return await asyncio.shield(change.answer)
+        with change.awaited(terms):
+            return await asyncio.shield(change.answer)
 
     async def predict(
         self,
