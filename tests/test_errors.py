@@ -17,6 +17,7 @@ from handful.errors import (
     HandfulError,
     OverloadedError,
     UserError,
+    count_of,
     unknown_name,
 )
 
@@ -94,3 +95,12 @@ def test_an_error_can_be_copied_and_sent_to_another_process(again):
     error = DivergedError("No.", key="a", field=("inputs",), hint="Lower {inner_lr}.")
     assert vars(again(error)) == vars(error)
     assert str(again(error)) == "No. Lower inner_lr=."
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 classes"), (1, "1 class"), (1.0, "1 class"), (0.25, "0.25 classes"), (12_000, "12,000 classes")],
+)
+def test_one_of_a_noun_is_singular(count, words):
+    assert count_of(count, "class", "classes") == words
+    assert count_of(count, "step") == words.replace("classes", "steps").replace("class", "step")

@@ -174,6 +174,12 @@ def named(*parameters: str) -> str:
     return f"{', '.join(before)} or {last}" if before else last
 
 
+def count_of(number: float, noun: str, plural: str = "") -> str:
+    """ "1 task" or "1,200 tasks". plural: of the noun; "": it takes an s."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def unknown_name(noun: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`, with the nearest one first."""
     names = sorted(known)

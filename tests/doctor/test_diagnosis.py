@@ -121,7 +121,7 @@ def test_a_class_in_two_splits_is_found_by_name():
     splits = {"train": list(range(30)), "val": list(range(30, 45)), "test": [7, *range(45, 60)]}
     status, message = found(Clusters(splits=splits))["leakage"]
     assert status == "problem"
-    assert "1 class name(s) are shared between train and test: class7" in message
+    assert "1 class name shared between train and test: class7" in message
 
 
 def test_a_class_in_two_splits_is_found_by_its_ids_where_names_are_not_told():

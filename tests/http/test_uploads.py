@@ -194,7 +194,7 @@ def test_images_and_the_task_have_to_agree(tmp_path):
         with pytest.raises(HandfulError) as error:
             received(content, tmp_path, look=unknown(name))
         assert error.value.field == ("inputs", 1, "image")
-    with pytest.raises(HandfulError, match="1 images of the upload are not referred to"):
+    with pytest.raises(HandfulError, match="does not refer to 1 image of the upload"):
         received(content, tmp_path, look=lambda upload: upload.check_used())
 
 

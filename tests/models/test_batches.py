@@ -148,7 +148,7 @@ def test_estimates_are_those_of_single_tasks_and_made_only_when_asked_for():
         meta.adapt(*one, groups=own, estimate=True).estimate for one, own in zip(tasks, groups, strict=True)
     ]
     assert grouped[0] != found[0]
-    with pytest.raises(UserError, match="5 tasks have groups for 1"):
+    with pytest.raises(UserError, match="5 tasks, but groups for 1"):
         meta.adapt_many(tasks, groups=groups[:1])
 
 
@@ -365,7 +365,7 @@ def test_no_tasks_at_all():
         ),
         ((rows(15, 5) + torch.inf, list("abc") * 5), "Task 2: Example 0 holds NaN or infinity"),
         ((torch.zeros(3, 5, dtype=torch.float64), list("aaa")), "Task 2: .*two classes, got only a"),
-        ((torch.zeros(3, 5, dtype=torch.float64), list("ab")), "Task 2: 3 examples have 2 labels"),
+        ((torch.zeros(3, 5, dtype=torch.float64), list("ab")), "Task 2: 3 examples and 2 labels"),
         ((torch.zeros(0, 5, dtype=torch.float64), []), "Task 2: .*at least one example"),
     ],
 )
@@ -425,5 +425,5 @@ def test_one_task_that_diverges_fails_alone(at_once, monkeypatch):
 
 
 def test_ids_of_another_number_of_tasks_are_refused():
-    with pytest.raises(UserError, match="1 tasks have ids for 2"):
+    with pytest.raises(UserError, match="1 task, but ids for 2"):
         raw().adapt_many([task(ROWS, 0)[:2]], ids=[["a"], ["b"]])

@@ -31,7 +31,7 @@ def test_classes_are_numbered_in_the_order_of_their_names():
 def test_answers_that_were_read_before_are_still_counted():
     own = reader(CLASSES)
     assert own.read(["a", "b"], 2) is own.read(["a", "b"], 2)
-    with pytest.raises(DataError, match="3 examples have 2 labels"):
+    with pytest.raises(DataError, match="3 examples and 2 labels"):
         own.read(["a", "b"], 3)
 
 

@@ -141,9 +141,9 @@ def test_examples_that_a_task_does_not_have_cannot_be_taken_out():
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        (list("abcdefgh"), "9 examples have 8 ids"),
-        (list("abcdefghij"), "9 examples have 10 ids"),
-        ([], "9 examples have 0 ids"),
+        (list("abcdefgh"), "9 examples and 8 ids"),
+        (list("abcdefghij"), "9 examples and 10 ids"),
+        ([], "9 examples and 0 ids"),
         (list("abcdefgha"), "Two examples have the id 'a'"),
         ([*range(8), "7"], "Two examples have the id '7'"),
     ],
@@ -165,7 +165,7 @@ def test_added_examples_have_ids_of_their_own():
     task = meta.adapt(inputs[:3], answers[:3], ids=["a", "added 1", "b"])
     with pytest.raises(DataError, match="Two examples have the id 'b'"):
         meta.with_examples(task, inputs[3:5], answers[3:5], ids=["c", "b"])
-    with pytest.raises(DataError, match="2 examples have 1 ids"):
+    with pytest.raises(DataError, match="2 examples and 1 id"):
         meta.with_examples(task, inputs[3:5], answers[3:5], ids=["c"])
     twice = meta.with_examples(meta.with_examples(task, inputs[3:5], answers[3:5]), inputs[5:6], answers[5:6])
     assert sorted(twice.manifest) == ["a", "added 0", "added 1", "added 2", "added 3", "b"]
@@ -638,7 +638,7 @@ def test_a_task_is_one_file_of_its_own(saved, tmp_path):
         (torch.zeros(3, 5), ["a", "b", "a"], r"\(n, 4\), not \(3, 5\)"),
         (torch.tensor([[0.0, 1, 2, float("nan")], [0, 0, 0, 0]]), ["a", "b"], "Example 0 holds NaN"),
         (torch.zeros(3, 4), ["a", "a", "a"], "two classes, got only a"),
-        (torch.zeros(3, 4), ["a", "b"], "3 examples have 2 labels"),
+        (torch.zeros(3, 4), ["a", "b"], "3 examples and 2 labels"),
         (torch.zeros(0, 4), [], "needs at least one example"),
     ],
 )
@@ -820,7 +820,7 @@ def test_groups_are_kept_with_the_examples_for_those_that_are_added(saved, tmp_p
     with pytest.raises(UserError, match="Give groups for all or for none"):
         meta.with_examples(task, inputs[20:], answers[20:])
     assert meta.adapt(inputs, answers, groups=names, keep_support=False).groups is None
-    with pytest.raises(DataError, match="24 examples have groups for 3"):
+    with pytest.raises(DataError, match="24 examples, but groups for 3"):
         meta.adapt(inputs, answers, groups=names[:3])
 
 

@@ -58,7 +58,7 @@ def test_other_encodings_are_named(tmp_path):
 )
 def test_titles_above_the_names_are_passed_over(tmp_path, title):
     path = written(tmp_path / "t.csv", title + "size;label;n\n1,5;a;1\n2,5;b;2\nx;c;3\n")
-    with noted("rows above the column names are skipped"):
+    with noted("above the column names"):
         table = read_table(path)
     assert table.names == ["size", "label", "n"]
     with pytest.raises(DataError, match="row 3 below the header: 'x'"):

@@ -57,7 +57,7 @@ def test_the_first_sheet_or_a_named_one_is_read(tmp_path):
         merged=["A4:A5"],
     )
     assert read(path).inputs.names == ["x", "label"]
-    with noted("the 1 rows above the column names are skipped"):
+    with noted("skipped 1 row above the column names"):
         table = read(f"{path}:sales").inputs
     assert table.names_in("shop") == ["north", "north", "south"]
     assert table.numbers("when", gaps=True).tolist()[:2] == [19754, 19755]
@@ -131,7 +131,7 @@ def test_far_cells_of_a_workbook_are_refused_before_those_between_are_made(tmp_p
 def test_a_merged_title_is_a_title(tmp_path, merged):
     rows = [("Sales",), (), ("shop", "kind", "n"), ("north", "a", 1), ("south", None, 2)]
     path = workbook(tmp_path / "t.xlsx", rows, merged=[*merged, "A5:B5"])
-    with noted("the 1 rows above the column names are skipped"):
+    with noted("skipped 1 row above the column names"):
         table = read(f"{path}:sales").inputs
     assert (table.names, table.texts("kind")) == (["shop", "kind", "n"], ["a", "south"])
 

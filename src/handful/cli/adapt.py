@@ -18,7 +18,7 @@ from handful.cli.options import (
 )
 from handful.cli.terminal import err, out, print_json, score_text
 from handful.data_options import DataOptions
-from handful.errors import UserError
+from handful.errors import UserError, count_of
 
 
 @command("handful adapt runs/photos new-customer/ -o new-customer.task")
@@ -86,10 +86,10 @@ def adapt(
     if as_json:
         print_json(facts)
         return
-    kinds = f" of {len(adapted.labels)} classes" if adapted.labels else ""
+    kinds = f" of {count_of(len(adapted.labels), 'class', 'classes')}" if adapted.labels else ""
     out.print(
-        f"Adapted to {adapted.examples} examples{kinds} in {adapted.adapt_seconds * 1000:.0f} ms: {output}, "
-        f"{size / 1024:.0f} kB."
+        f"Adapted to {count_of(adapted.examples, 'example')}{kinds} in {adapted.adapt_seconds * 1000:.0f} ms: "
+        f"{output}, {size / 1024:.0f} kB."
     )
     if own := adapted.estimate:
         of = f" ({own.groups} groups)" if own.groups < own.examples else ""

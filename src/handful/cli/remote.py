@@ -13,7 +13,7 @@ from handful.cli import remote_tables
 from handful.cli.flags import flag
 from handful.cli.options import COLUMNS, NoLimitsOption
 from handful.cli.terminal import err, out, print_json
-from handful.errors import UserError
+from handful.errors import UserError, count_of
 
 if TYPE_CHECKING:
     from handful.client.client import Client
@@ -121,7 +121,7 @@ def show_task(task: "RemoteTask", json: bool) -> None:
 
 def described(task: "RemoteTask") -> str:
     """A task in a few lines."""
-    examples = "" if task.examples is None else f", adapted to {task.examples} examples"
+    examples = "" if task.examples is None else f", adapted to {count_of(task.examples, 'example')}"
     facts = [f"version {task.version} of the model {task.model.name}{examples}", remote_tables.predicted(task)]
     if task.estimate is not None:
         facts.append(f"{remote_tables.estimate(task.estimate)}by leave-one-out")

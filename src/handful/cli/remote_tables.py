@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Column, Table
 
 from handful.cli.tables import plain, right
+from handful.errors import count_of
 
 if TYPE_CHECKING:
     from handful.client.records import RemoteEstimate, RemoteExample, RemoteKey, RemoteTask, RemoteVersion
@@ -27,7 +28,7 @@ def predicted(task: "RemoteTask") -> str:
     """What a task predicts, in words."""
     if task.labels is None:
         return f"predicts {', '.join(task.targets) or 'a number'}"
-    return f"predicts {len(task.labels)} classes: {', '.join(task.labels)}"
+    return f"predicts {count_of(len(task.labels), 'class', 'classes')}: {', '.join(task.labels)}"
 
 
 def estimate(score: "RemoteEstimate") -> str:

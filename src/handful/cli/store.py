@@ -9,6 +9,7 @@ import typer
 from handful.cli.application import FAILED, command, group
 from handful.cli.options import JsonOption, TrustOption
 from handful.cli.terminal import out, print_json
+from handful.errors import count_of
 
 store = group("store", "Back up, restore, upgrade and verify the store of a server. Run it on the server's machine.")
 
@@ -77,9 +78,9 @@ def verify(
         print_json(asdict(found))
     else:
         out.print(
-            f"Checked {found.tasks:,} tasks of {found.tenants:,} tenants with {found.versions:,} versions, re-adapted "
-            f"{found.adapted:,} of them: "
-            f"{f'{len(found.findings):,} problems found' if found.findings else 'no problems found'}."
+            f"Checked {count_of(found.tasks, 'task')} of {count_of(found.tenants, 'tenant')} with "
+            f"{count_of(found.versions, 'version')}, re-adapted {found.adapted:,} of them: "
+            f"{count_of(len(found.findings), 'problem') if found.findings else 'no problems'} found."
         )
         for finding in found.findings:
             out.print(str(finding))

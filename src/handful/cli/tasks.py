@@ -24,7 +24,7 @@ from handful.cli.remote import (
 from handful.cli.tables import PredictionLines
 from handful.cli.terminal import out, print_csv, print_json, print_json_list
 from handful.data_options import DataOptions
-from handful.errors import UserError
+from handful.errors import UserError, count_of
 
 if TYPE_CHECKING:
     from handful.client.records import RemoteScores
@@ -201,5 +201,5 @@ def _examples(files: list[Path], data: dict[str, Any]) -> "RawExamples":
 
 def _scored_on(scores: "RemoteScores") -> str:
     if scores.by == "leave-one-out":
-        return f"on its own {scores.examples} examples, by leave-one-out"
-    return f"on {scores.examples} given examples"
+        return f"on its own {count_of(scores.examples, 'example')}, by leave-one-out"
+    return f"on {count_of(scores.examples, 'given example')}"

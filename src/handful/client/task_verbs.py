@@ -20,7 +20,7 @@ from handful.client.records import (
 )
 from handful.client.verbs import listing, verb
 from handful.client.written_inputs import are_numbers, listed_labels, written_inputs, written_labels
-from handful.errors import DataError
+from handful.errors import DataError, count_of
 
 TASKS = "/v1/tasks"
 SMALL_INPUTS, SMALL_BYTES = 64, 256 * 2**10
@@ -386,7 +386,7 @@ def _examples(
     targets = (yield from _targets(task, model)) if are_numbers(listed) else None
     written, given = written_inputs(inputs), written_labels(listed, targets)
     if len(written) != len(given):
-        raise DataError(f"{len(written)} inputs have {len(given)} labels. Give one for each.")
+        raise DataError(f"{count_of(len(written), 'input')} and {count_of(len(given), 'label')}: give one for each.")
     name = "label" if targets is None else "value"
     return [{"input": value, name: label} for value, label in zip(written, given, strict=True)]
 

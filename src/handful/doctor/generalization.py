@@ -8,9 +8,9 @@ from torch import Tensor
 
 from handful.doctor.finding import Finding, names_are_classes, signed
 from handful.doctor.learner_checks import SupportExchange
-from handful.errors import UserError, named
-from handful.evaluation.formatting import count_of, figures, percent
+from handful.errors import UserError, count_of, named
 from handful.evaluation.formatting import difference as difference_in_words
+from handful.evaluation.formatting import figures, percent
 from handful.evaluation.intervals import SHARE, Interval, difference, interval
 from handful.evaluation.scoring import evaluate
 from handful.learners.learner import Learner

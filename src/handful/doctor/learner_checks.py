@@ -9,7 +9,8 @@ from torch import Tensor
 from handful import streams
 from handful.doctor.finding import Finding, names_are_classes, signed
 from handful.engine.plan import Plan
-from handful.evaluation.formatting import count_of, figures, percent
+from handful.errors import count_of
+from handful.evaluation.formatting import figures, percent
 from handful.evaluation.intervals import SHARE, SHARES_APART, Interval, difference, interval
 from handful.evaluation.scoring import metric_of, predict_tasks, scores_of
 from handful.learners.learner import Learner
@@ -149,7 +150,7 @@ def _exchanged(trained: SupportExchange, novel: SupportExchange | None, key: str
             "memorization",
             "warning",
             f"Adapting {key} to a task shows no gain: {numbers}. The tasks may be too alike; one model for all of them "
-            f"(the rung 'pooled') may do as well.",
+            f"(the baseline 'pooled') may do as well.",
         )
     return Finding("memorization", "ok", f"Adapting {key} to a task helps: {numbers}.")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from handful.doctor.finding import Finding
-from handful.evaluation.formatting import count_of
+from handful.errors import count_of
 from handful.tasks.distribution import Split, TaskDistribution
 
 FEWEST_BITS = 48.0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handful import streams
 from handful.doctor.finding import DISTINCT_NUMBERS, Finding, names_are_classes
-from handful.errors import UserError
+from handful.errors import UserError, count_of
 from handful.notes import collecting
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 
@@ -38,10 +38,10 @@ def sizes(distribution: TaskDistribution) -> tuple[dict[Split, TaskDistribution]
         splits[on] = split
         classes = names_are_classes(split) and len(names.get(on, []))
         if split.units is not None:
-            facts.append(f"{on} {split.units} tasks")
+            facts.append(f"{on} {count_of(split.units, 'task')}")
             findings += _few_units(on, split.units)
         elif classes:
-            facts.append(f"{on} {classes} classes")
+            facts.append(f"{on} {count_of(classes, 'class', 'classes')}")
             findings += _few_classes(on, classes, largest)
     if not findings:
         found = ", ".join(facts) or "tasks do not run out"
@@ -57,10 +57,14 @@ def _few_units(on: str, units: int) -> list[Finding]:
     else:
         width = 1.96 / math.sqrt(max(1, units))
         what = (
-            f"a score over {units} independent units has a 95 % interval of about ± {width:.1f} standard deviations "
-            "between tasks, however many draws are made. Collect more tasks, and heed the interval"
+            f"a score over {count_of(units, 'independent unit')} has a 95 % interval of about ± {width:.1f} standard "
+            "deviations between tasks, however many draws are made. Collect more tasks, and heed the interval"
         )
-    return [Finding("sizes", "warning", f"The {on} split has {units} tasks (fewer than {FEWEST_UNITS}): {what}.")]
+    return [
+        Finding(
+            "sizes", "warning", f"The {on} split has {count_of(units, 'task')} (fewer than {FEWEST_UNITS}): {what}."
+        )
+    ]
 
 
 def _few_classes(on: str, classes: int, way: int | None) -> list[Finding]:
@@ -72,7 +76,7 @@ def _few_classes(on: str, classes: int, way: int | None) -> list[Finding]:
         if on == "train"
         else "its tasks repeat the same few classes, and the interval over tasks does not cover other classes"
     )
-    message = f"The {on} split has {classes} classes (fewer than {needed}): {what}."
+    message = f"The {on} split has {count_of(classes, 'class', 'classes')} (fewer than {needed}): {what}."
     return [Finding("sizes", "warning", message, "Add classes, or lower {way}.")]
 
 
@@ -137,7 +141,7 @@ def leakage(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
         if other in any_split.aside:
             continue
         if shared := names.get(one, set()) & names.get(other, set()):
-            found = f"{len(shared)} {noun} name(s) are shared {between}: {_listed(shared)}. {way_out}"
+            found = f"{count_of(len(shared), f'{noun} name')} shared {between}: {_listed(shared)}. {way_out}"
             return Finding("leakage", "problem", found)
         for what, members in (("class ids", classes), ("example ids", ids)):
             if both := members.get(one, set()) & members.get(other, set()):

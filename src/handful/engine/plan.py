@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeAlias
 
-from handful.errors import UserError
+from handful.errors import UserError, count_of
 from handful.functional.inner_loop import MemoryMode
 
 Backend: TypeAlias = Literal["vmap", "chunks", "loop"]
@@ -50,7 +50,7 @@ class Plan:
     def __str__(self) -> str:
         parts = [{"vmap": "vmap", "chunks": f"chunks of {self.chunk}", "loop": "loop"}[self.backend]]
         if self.threads:
-            parts.append(f"{self.threads} task thread{'s' if self.threads > 1 else ''}")
+            parts.append(count_of(self.threads, "task thread"))
         parts.append(MEMORIES[self.memory])
         return ", ".join([*parts, "compiled"] if self.compiled else parts)
 

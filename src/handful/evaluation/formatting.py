@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from handful.errors import count_of
 from handful.evaluation.intervals import Interval
 from handful.metrics import Metric
 
@@ -140,12 +141,7 @@ def size(value: Any) -> str:
 
 def examples(shot: Any) -> str:
     """So many examples."""
-    return f"{size(shot)} example{'' if shot == 1 else 's'}"
-
-
-def count_of(number: int, noun: str) -> str:
-    """So many of a noun, which takes an s."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return count_of(shot, "example") if isinstance(shot, int) else f"{size(shot)} examples"
 
 
 def drawn(draws: int, tasks: int) -> str:

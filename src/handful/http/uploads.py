@@ -13,7 +13,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from handful.errors import DataError, UserError
+from handful.errors import DataError, UserError, count_of
 from handful.http.bodies import read_json, too_much
 from handful.http.images import checked_image
 from handful.http.limits import DEFAULTS, RequestLimits
@@ -59,7 +59,7 @@ class Upload:
         """Raise `DataError` for images that the task does not refer to."""
         if self._unused:
             raise DataError(
-                f"{len(self._unused)} images of the upload are not referred to by the task. Refer to all of them."
+                f"The task does not refer to {count_of(len(self._unused), 'image')} of the upload. Refer to each."
             )
 
 

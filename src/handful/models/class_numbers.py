@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from handful.cells import class_order
-from handful.errors import DataError
+from handful.errors import DataError, count_of
 from handful.learners.learner import Learner
 from handful.pipelines.labels import class_names, class_numbers, target_values
 from handful.pipelines.pipeline import InputPipeline
@@ -54,7 +54,10 @@ class LabelReader:
             return ReadLabels(self.spec, None, values)
         given = class_names(labels)
         if len(given) != count:
-            raise DataError(f"{count} examples have {len(given)} labels. Give one for each.", code="ragged-input")
+            raise DataError(
+                f"{count_of(count, 'example')} and {count_of(len(given), 'label')}: give one for each.",
+                code="ragged-input",
+            )
         if given not in self.known:
             self.known[given] = self._numbered(given)
         return self.known[given]

@@ -20,7 +20,7 @@ from handful import backbones
 from handful.encoders.carried import PREFIX, carried_name, packed, unpacked
 from handful.encoders.tuned import TunedEncoder
 from handful.engine.parts import adapting_numbers, parts
-from handful.errors import ArtifactError, DataError, HandfulError, UserError
+from handful.errors import ArtifactError, DataError, HandfulError, UserError, count_of
 from handful.functional.own_settings import own_settings, without_inference
 from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
@@ -282,7 +282,7 @@ class MetaModel:
         """
         for name, given in (("ids", ids), ("groups", groups)):
             if given is not None and len(given) != len(tasks):
-                raise UserError(f"{len(tasks)} tasks have {name} for {len(given)}.", code="ragged-input")
+                raise UserError(f"{count_of(len(tasks), 'task')}, but {name} for {len(given)}.", code="ragged-input")
         reader = LabelReader(self.learner, self.pipeline)
         found: dict[int, AdaptedTask | HandfulError] = {}
         ready: dict[int, PreparedExamples] = {}
@@ -381,7 +381,7 @@ class MetaModel:
     ) -> PreparedExamples:
         inputs = self.checked_inputs(inputs)
         if groups is not None and len(groups) != len(inputs):
-            raise DataError(f"{len(inputs)} examples have groups for {len(groups)}.", code="ragged-input")
+            raise DataError(f"{count_of(len(inputs), 'example')}, but groups for {len(groups)}.", code="ragged-input")
         manifest = manifest_of(ids, len(inputs))
         read = reader.read(labels, len(inputs))
         order = canonical_order(inputs, read)

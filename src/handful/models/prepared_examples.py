@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from handful.errors import DataError
+from handful.errors import DataError, count_of
 from handful.models.class_numbers import ReadLabels
 from handful.types import Examples
 
@@ -47,7 +47,9 @@ def manifest_of(ids: Sequence[str] | None, count: int) -> list[str]:
         return [str(index) for index in range(count)]
     names = [str(name) for name in ids]
     if len(names) != count:
-        raise DataError(f"{count} examples have {len(names)} ids. Give one for each.", code="ragged-input")
+        raise DataError(
+            f"{count_of(count, 'example')} and {count_of(len(names), 'id')}: give one for each.", code="ragged-input"
+        )
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
         raise DataError(f"Two examples have the id {twice!r}. Give each its own.")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from handful.cells import note_case, written
-from handful.errors import DataError
+from handful.errors import DataError, count_of
 from handful.raw_batch import Origin, numbered
 
 LABELS = (str, Real, np.bool_, Decimal, datetime.date)
@@ -63,8 +63,8 @@ def target_values(targets: Any, count: int, outputs: int) -> Tensor:
         return values.reshape(count, outputs)
     hint = " Transpose them." if shape == (outputs, count) else ""
     raise DataError(
-        f"The targets of {count} examples have shape {shape}, but the model predicts "
-        f"{outputs} {'value' if outputs == 1 else 'values'} for each: they should be ({count}, {outputs}).{hint}",
+        f"The targets of {count_of(count, 'example')} have shape {shape}, but the model predicts "
+        f"{count_of(outputs, 'value')} for each: they should be ({count}, {outputs}).{hint}",
         code="wrong-shape",
     )
 

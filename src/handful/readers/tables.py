@@ -18,7 +18,7 @@ import numpy as np
 
 from handful.data_options import DataOptions
 from handful.dialect import PROGRAM, Dialect, cell_readings
-from handful.errors import DataError, HandfulError, UserError
+from handful.errors import DataError, HandfulError, UserError, count_of
 from handful.limits import Limits
 from handful.notes import note
 from handful.raw_batch import RawBatch
@@ -140,7 +140,7 @@ def _is_title(row: Sequence[str], width: int) -> bool:
 def note_titles(path: Path, rows: int) -> None:
     """Make a note of rows above the names of the columns."""
     if rows:
-        note("title-rows", f"{path}: the {rows} rows above the column names are skipped.")
+        note("title-rows", f"{path}: skipped {count_of(rows, 'row')} above the column names.")
 
 
 def _named_columns(path: Path, arrow: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.errors import DataError
+from handful.errors import DataError, count_of
 from handful.limits import SERVICE
 from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
@@ -191,5 +191,7 @@ def _labels(model: MetaModel, labels: Any, count: int) -> list[str]:
         return [json.dumps(row) for row in targets.tolist()]
     names = class_names(labels, PYTHON)
     if len(names) != count:
-        raise DataError(f"{count} inputs have {len(names)} labels. Give one for each.", code="ragged-input")
+        raise DataError(
+            f"{count_of(count, 'input')} and {count_of(len(names), 'label')}: give one for each.", code="ragged-input"
+        )
     return [checked_name(name, "label") for name in names]

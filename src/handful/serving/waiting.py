@@ -4,7 +4,7 @@ import heapq
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from handful.errors import DataError
+from handful.errors import DataError, count_of
 
 Waiter = TypeVar("Waiter", bound="Waits")
 
@@ -53,8 +53,8 @@ class Waiting(Generic[Waiter]):
         """Raise `DataError` for a request that is larger than all that may wait: it could never be taken in."""
         if waiter.rows > self._most_rows or waiter.nbytes > self._most_bytes:
             raise DataError(
-                f"The request has {waiter.rows:,} inputs in {waiter.nbytes:,} bytes. At most {self._most_rows:,} in "
-                f"{self._most_bytes:,} bytes are allowed. Send several smaller requests.",
+                f"The request has {count_of(waiter.rows, 'input')} in {waiter.nbytes:,} bytes. At most "
+                f"{self._most_rows:,} in {self._most_bytes:,} bytes are allowed. Send several smaller requests.",
                 code="payload-too-large",
             )
 

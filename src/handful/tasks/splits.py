@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 
-from handful.errors import ArtifactError, DataError
+from handful.errors import ArtifactError, DataError, count_of
 from handful.table import Table
 
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -56,8 +56,8 @@ def split_names(
         plural = {"class": "classes", "value to split by": "values to split by"}.get(noun, f"{noun}s")
         only = " only" if len(names) == 1 else ""
         raise DataError(
-            f"The data has {len(names)} {noun if len(names) == 1 else plural}{only}, but splitting into train, val and "
-            f"test needs at least {least} {plural} (some 20 or more to learn from). Add {plural}.",
+            f"The data has {count_of(len(names), noun, plural)}{only}, but splitting into train, val and test needs at "
+            f"least {least} {plural} (some 20 or more to learn from). Add {plural}.",
             code="too-few-examples",
         )
     order = sorted(range(len(names)), key=lambda number: (place(names[number], seed), names[number]))
@@ -143,7 +143,9 @@ class Contents:
             names = [name for name in self.splits[on] if name not in known]
             count = sum(map(len, self.splits[on].values())) - sum(map(len, earlier.splits[on].values()))
             if names or count:
-                parts.append(f"{count} examples" + (f" and {len(names)} names" if names else "") + f" in {on}")
+                parts.append(
+                    count_of(count, "example") + (f" and {count_of(len(names), 'name')}" if names else "") + f" in {on}"
+                )
         return ", ".join(parts)
 
 
