@@ -36,7 +36,7 @@ from handful.events import Event, StepEvent
 from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
 from handful.learners.pretraining import BATCH as BATCH_OF_EXAMPLES
-from handful.learners.transfer import Pretrained
+from handful.learners.transfer import PretrainedNetwork
 from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.glyphs import Glyphs
@@ -146,9 +146,9 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
     untrained = handful.evaluate(learner, test, tasks=SLOW_TASKS if slow else UNTRAINED_TASKS).score
     shared = minutes / 2 if both else minutes
     training: dict[str, Any] = {}
-    if both or isinstance(learner, Pretrained):
+    if both or isinstance(learner, PretrainedNetwork):
         training |= pretrained(learner, tasks, first.get("steps of pre-training"), shared, seed)
-    if not isinstance(learner, Pretrained):
+    if not isinstance(learner, PretrainedNetwork):
         sized, batch = (tasks.with_sizes(HIGH_WAY, SHOT, HIGH_QUERY_SHOT), HIGH_BATCH) if both else (tasks, BATCH)
         validation = same.split("val").with_sizes(WAY, SHOT, 15)
         count = SLOW_TASKS if slow else VALIDATION_TASKS

@@ -328,10 +328,11 @@ def test_several_settings_are_scored_at_once(trained, tmp_path):
 
 
 def test_training_tasks_may_have_sizes_of_their_own(home, tmp_path):
-    sizes = ("--train-way", 3, "--train-query-shot", 1)
+    sizes = ("--train-way", 3, "--train-query-shot", 1, "--seed", 1, "--split-seed", 2)
     done("train", "--tasks", home / "photos", *IMAGES, *SMALL, *sizes, "-o", tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["train_way"], config["train_query_shot"]) == (3, 1)
+    assert (config["seed"], config["source"]["seed"]) == (1, 2)
 
 
 def test_a_generator_trains_and_evaluates_but_reads_no_files(tmp_path, quick, some):
@@ -669,7 +670,7 @@ def test_a_learner_for_another_kind_of_target_is_answered_by_those_that_train(tm
 
 @pytest.mark.parametrize("kind", ["photos", "npz"])
 def test_what_is_told_on_80_columns(kind, trained, monkeypatch):
-    """The table fits; the verdict is one line, for the terminal to break."""
+    """The table fits; the verdict is a few lines, for the terminal to break."""
     monkeypatch.setenv("COLUMNS", "80")
     text = done("evaluate", trained(kind), "--test-tasks", "4", "--minutes", "0").stdout
     table, verdict = re.split(r"\n(?:Other tasks |No significant gain |Not settled:|With )", text, maxsplit=1)
@@ -875,7 +876,7 @@ def test_without_a_learner_the_time_is_spent_on_the_best_and_a_recipe_is_refused
     result = done(*shops, "--minutes", 0.03, "-o", tmp_path / "run")
     assert all(key in result.stdout for key in keys)
     assert "Round 1 of 2: cnp" in result.stderr
-    assert "Inputs: price (number), week (number).\n" in result.stderr
+    assert "Inputs: price (number), week (number).\nSizes: half of the training tasks" in result.stderr
     assert "kept" in result.stdout
     monkeypatch.setattr("handful.workflows.auto.candidates", lambda race, tasks: [LEARNERS["ridge-probe"]])
     alone = done(*shops, "--minutes", 0.03, "-o", tmp_path / "alone").stdout

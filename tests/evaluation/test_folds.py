@@ -22,7 +22,7 @@ def test_folds_that_different_learners_won_are_called_after_none_of_them(tmp_pat
     assert own.learner == RACED
     assert own.uses_other_tasks
     assert own.transductive
-    assert "auto has an accuracy of 75.0" in Standing(found).sentence()
+    assert "auto has an accuracy of 75.0" in Standing(found).lines()[0]
     reports = [Report("", "", [one], selection="", seed=0, plan="") for one in folds]
     assert winners(reports) == "the races were won by centroid (fold 1), anil (fold 2)"
     assert "auto" in Report("Folds", "shops", [found], selection="", seed=0, plan="").write(tmp_path).read_text()

@@ -15,7 +15,7 @@ from handful.learners.maml import MAML
 from handful.learners.pretraining import BATCH, schedule
 from handful.learners.probes import NearestCentroid
 from handful.learners.prototypical import PrototypicalNetwork
-from handful.learners.transfer import FineTuneAll, FineTuneHead, Pooled, Pretrained, Transfer
+from handful.learners.transfer import FineTuneAll, FineTuneHead, Pooled, PretrainedNetwork, Transfer
 from handful.storage import digest_of
 from handful.types import Categorical, Examples, TaskSpec, stack
 
@@ -79,19 +79,21 @@ def network(input_shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(nn.Linear(D, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 16))
 
 
-def pretrained(cls: type[Pretrained], spec: TaskSpec, *, seed: int = 0, examples: int = EXAMPLES) -> Pretrained:
+def pretrained(
+    cls: type[PretrainedNetwork], spec: TaskSpec, *, seed: int = 0, examples: int = EXAMPLES
+) -> PretrainedNetwork:
     learner = cls.build(spec, backbone=network).eval()
     learner.pretrain(POOLS[spec], examples=examples, seed=seed)
     return learner
 
 
 @pytest.fixture(scope="module")
-def transfer() -> Pretrained:
+def transfer() -> PretrainedNetwork:
     return pretrained(Transfer, SPEC)
 
 
 @pytest.fixture(scope="module")
-def pooled() -> dict[TaskSpec, Pretrained]:
+def pooled() -> dict[TaskSpec, PretrainedNetwork]:
     return {spec: pretrained(Pooled, spec) for spec in (SHARED, VALUES)}
 
 
@@ -109,7 +111,9 @@ def score(learner, spec: TaskSpec, tasks: int = 30) -> float:
     return total / tasks
 
 
-def test_pre_training_lifts_transfer_above_the_raw_centroid_and_an_untrained_network(transfer: Pretrained) -> None:
+def test_pre_training_lifts_transfer_above_the_raw_centroid_and_an_untrained_network(
+    transfer: PretrainedNetwork,
+) -> None:
     learned = score(transfer, SPEC)
     assert learned > score(NearestCentroid.build(SPEC), SPEC) + 0.15
     assert learned > score(Transfer.build(SPEC, backbone=network).eval(), SPEC) + 0.15
@@ -124,7 +128,7 @@ def test_pre_training_is_the_same_for_the_same_seed_and_leaves_no_trace_elsewher
     assert not first.training
 
 
-def test_pre_training_sets_the_statistics_of_the_batch_norms(transfer: Pretrained) -> None:
+def test_pre_training_sets_the_statistics_of_the_batch_norms(transfer: PretrainedNetwork) -> None:
     layer = transfer.backbone[1]
     with torch.no_grad():
         seen = transfer.backbone[0](many_classes(Generator().manual_seed(7), 4000).inputs)
@@ -159,7 +163,7 @@ def test_the_schedule_rises_to_one_and_falls_to_zero() -> None:
     assert schedule(0, 1) > 0
 
 
-def test_twins_share_network_and_head_but_not_memory(pooled: dict[TaskSpec, Pretrained]) -> None:
+def test_twins_share_network_and_head_but_not_memory(pooled: dict[TaskSpec, PretrainedNetwork]) -> None:
     for spec, learner in pooled.items():
         twin = learner.twin(FineTuneHead, inner_lr=0.5)
         assert digest_of(twin.state_dict()) == digest_of(learner.state_dict())
@@ -174,7 +178,9 @@ def test_twins_share_network_and_head_but_not_memory(pooled: dict[TaskSpec, Pret
 
 
 @pytest.mark.parametrize("spec", [SHARED, VALUES], ids=lambda spec: spec.kind)
-def test_pooled_answers_well_without_looking_at_the_support(pooled: dict[TaskSpec, Pretrained], spec: TaskSpec) -> None:
+def test_pooled_answers_well_without_looking_at_the_support(
+    pooled: dict[TaskSpec, PretrainedNetwork], spec: TaskSpec
+) -> None:
     learner = pooled[spec]
     reached = score(learner, spec)
     assert reached > 0.8 if spec.classification else reached < 0.6, reached  # the variance is 3
@@ -206,11 +212,11 @@ def test_fine_tuning_lowers_the_support_loss_and_leaves_the_shared_network(cls, 
 
 
 @pytest.mark.parametrize("cls", [FineTuneHead, FineTuneAll])
-def test_fine_tuning_keeps_what_transfer_knows(cls, transfer: Pretrained) -> None:
+def test_fine_tuning_keeps_what_transfer_knows(cls, transfer: PretrainedNetwork) -> None:
     assert score(transfer.twin(cls), SPEC, tasks=10) > score(transfer, SPEC, tasks=10) - 0.05
 
 
-def test_fine_tuning_all_changes_the_backbone_in_the_state_alone(transfer: Pretrained) -> None:
+def test_fine_tuning_all_changes_the_backbone_in_the_state_alone(transfer: PretrainedNetwork) -> None:
     state = transfer.twin(FineTuneAll).adapt(task(0)[0], SPEC)
     assert set(state) == {"head.weight", "head.bias"} | {
         f"backbone.{name}" for name, _ in transfer.backbone.named_parameters()

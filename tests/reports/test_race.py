@@ -46,9 +46,9 @@ def test_the_table_has_every_candidate_and_why_it_is_not_the_one():
 
 
 def test_shares_are_apart_by_points_and_what_was_tried_is_there():
-    page = race("accuracy", heads=["ridge: +0.0100 (+0.0010 to +0.0200), kept"]).markdown()
+    page = race("accuracy", heads=["ridge: kept, gain +0.0100 (+0.0010 to +0.0200)"]).markdown()
     assert "50.0 points (25.0 to 75.0)" in page
-    assert page.endswith("Tried on its network:\n\n- ridge: +0.0100 (+0.0010 to +0.0200), kept")
+    assert page.endswith("Tried on its network:\n\n- ridge: kept, gain +0.0100 (+0.0010 to +0.0200)")
 
 
 def test_the_picture_marks_those_that_were_dropped_and_names_all_with_a_score():

@@ -37,8 +37,8 @@ def test_a_clear_win_is_said_plainly_with_its_interval_and_both_numbers_of_tasks
     half, gap, over = OWN.score.half_width, OWN.gain_over(WORSE), OWN.gain_over(alone)
     assert verdict == (
         f"With 1 example of each of 5 new classes, protonet has an accuracy of 90.0 ± {100 * half:.1f} % "
-        "(95 % interval, 100 tasks). Other tasks help: protonet beats the best method that learns from each task "
-        f"alone, centroid, by 40.0 ± {100 * over.half_width:.1f} points on 100 tasks in common. It is the best way of "
+        "(95 % interval, 100 tasks).\nOther tasks help: protonet beats the best baseline that learns from each task "
+        f"alone, centroid, by 40.0 ± {100 * over.half_width:.1f} points on 100 tasks in common.\nIt is the best way of "
         f"using other tasks, ahead of transfer by 10.0 ± {100 * gap.half_width:.1f} points on 100 tasks in common."
     )
 
@@ -46,8 +46,8 @@ def test_a_clear_win_is_said_plainly_with_its_interval_and_both_numbers_of_tasks
 def test_a_loss_comes_first_and_names_what_to_use_instead():
     verdict = report(compare(OWN, WORSE, BETTER)).verdict
     assert verdict.startswith("No significant gain from other tasks here: ")
-    assert "tasks). protonet LOSES to ridge-probe, which learns from each task alone, by 5.0 ± " in verdict
-    assert ". Use ridge-probe instead. It is the best way of using other tasks, ahead of transfer by 10.0" in verdict
+    assert "tasks).\nprotonet LOSES to ridge-probe, which learns from each task alone, by 5.0 ± " in verdict
+    assert ". Use ridge-probe instead.\nIt is the best way of using other tasks, ahead of transfer by 10.0" in verdict
     assert "beats" not in verdict
 
 
@@ -56,7 +56,7 @@ def test_another_way_of_using_other_tasks_that_is_better_is_a_result():
     told = report(compare(OWN, evaluation("transfer", noisy(0.97, seed=3)), evaluation("centroid", noisy(0.5, seed=4))))
     assert told.verdict.startswith("With 1 example")
     assert (
-        "Other tasks help: protonet beats the best method that learns from each task alone, centroid, by"
+        "Other tasks help: protonet beats the best baseline that learns from each task alone, centroid, by"
         in told.verdict
     )
     assert "The best way of using other tasks is transfer, ahead of protonet by 7.0 ± " in told.verdict
@@ -74,7 +74,7 @@ def test_other_tasks_pay_where_only_another_way_of_using_them_does():
     assert "The best way of using other tasks is transfer, ahead of protonet by 7.0 ± " in told
     unsure = report(compare(OWN, tie)).verdict
     assert unsure.startswith("No significant gain from other tasks here: With 1 example")
-    assert "tasks). protonet does not differ significantly from ridge-probe" in unsure
+    assert "tasks).\nprotonet does not differ significantly from ridge-probe" in unsure
     assert [text.count("ther tasks help") + text.count("NOT help") for text in (told, unsure)] == [1, 0], "said once"
 
 
@@ -84,9 +84,9 @@ def test_a_learner_that_learns_from_each_task_alone_is_not_sold_as_more():
         [evaluation("transfer", noisy(mean, seed=1)) for mean in (0.8, 0.97)],
     )
     told = [report(compare(own, evaluation("dummy", noisy(0.2, seed=2)), way)).verdict for way in ways]
-    assert "centroid learns from each task alone. It beats the best way of using other tasks, transfer, by" in told[0]
+    assert "centroid learns from each task alone.\nIt beats the best way of using other tasks, transfer, by" in told[0]
     assert told[0].startswith("No significant gain from other tasks here: ")
-    assert "centroid learns from each task alone. The best way of using other tasks is transfer, ahead of" in told[1]
+    assert "centroid learns from each task alone.\nThe best way of using other tasks is transfer, ahead of" in told[1]
     assert told[1].startswith("With 1 example")
 
 
@@ -173,7 +173,7 @@ def test_a_possible_equal_on_few_tasks_is_named_beside_a_win():
     comparison = compare(OWN, close, unsure)
     assert [row.evaluation.learner for row in comparison.undecided] == ["scratch"]
     verdict = report(comparison).verdict
-    assert "beats the best method that learns from each task alone, centroid, by 1.5 ± " in verdict
+    assert "beats the best baseline that learns from each task alone, centroid, by 1.5 ± " in verdict
     assert verdict.endswith("(undecided: scratch on 4 tasks).")
 
 
@@ -195,7 +195,7 @@ def test_regression_speaks_of_errors_in_the_targets_units_and_of_pooling():
     assert verdict.endswith("Adapting to each task beats one pooled model for all tasks.")
     closer = evaluation("ridge-probe", noisy(7.0, seed=2), metric="rmse", shot=10)
     verdict = report(compare(own, closer, pooled)).verdict
-    assert "beats the best method that learns from each task alone, ridge-probe, by 0.646 ± " in verdict
+    assert "beats the best baseline that learns from each task alone, ridge-probe, by 0.646 ± " in verdict
     assert "It is the best way of using other tasks, ahead of pooled by 1.00 ± " in verdict
     assert verdict.endswith("Adapting to each task beats one pooled model for all tasks.")
     better = evaluation("cnp", noisy(2.0, seed=3), metric="rmse", shot=10)
@@ -316,7 +316,7 @@ def test_a_rung_that_diverges_is_the_last_and_stands_for_no_other(value, tmp_pat
     comparison = compare(own, *rungs)
     assert [row.evaluation.learner for row in comparison.rows[:2]] == ["maml", "centroid"]
     verdict = report(comparison).verdict
-    assert "beats the best method that learns from each task alone, centroid, by 0.236 ± " in verdict
+    assert "beats the best baseline that learns from each task alone, centroid, by 0.236 ± " in verdict
     report(comparison).write(tmp_path)
     alone = report(compare(own, rungs[0])).verdict
     assert alone.endswith("learns from each task alone, scratch, which has no finite prediction on 1 of 100 tasks.")
@@ -342,7 +342,7 @@ def test_a_verdict_on_a_training_that_was_still_getting_better_is_not_settled():
     assert verdict.startswith(
         "Not settled: the best validation score came at the last of 30 steps; train longer before"
     )
-    assert "So far: No significant gain from other tasks here: With 1 example" in verdict
+    assert "So far:\nNo significant gain from other tasks here: With 1 example" in verdict
     assert "LOSES to ridge-probe" in verdict
     assert report(lost, history=rising(0.3, 0.4, 0.4)).verdict.startswith("No significant gain from other tasks here")
     assert "Not settled" not in report(compare(OWN, WORSE), history=rising(0.3, 0.4)).verdict, "it wins all the same"
@@ -503,7 +503,8 @@ def test_a_score_that_is_undefined_is_counted_beside_those_that_are_not(tmp_path
         "With 1 example of each of 5 new classes, maml has an AUC of 90.0 ± 0.2 % (2 undefined) (95 %"
     )
     assert (
-        "interval, 98 tasks). Other tasks help: maml beats the best method that learns from each task " in told.verdict
+        "interval, 98 tasks).\nOther tasks help: maml beats the best baseline that learns from each task "
+        in told.verdict
     )
     assert "(2 undefined) |" in told.write(tmp_path).read_text()
     row = load(tmp_path)["settings"][0]["rows"][0]
@@ -521,7 +522,7 @@ def test_where_a_metric_is_undefined_on_all_tasks_nothing_is_compared():
     )
     told = report(compare(sure, points)).verdict
     assert told.startswith("With 1 example of a new task, cnp has a log-likelihood of -1.00, -1.02 to ")
-    assert told.endswith("; no simple method has a log-likelihood.")
+    assert told.endswith("; no baseline has a log-likelihood.")
 
 
 def test_several_targets_have_a_score_each_in_its_unit(tmp_path):
@@ -610,7 +611,7 @@ def test_the_page_begins_with_the_verdict_and_shows_what_it_was_told(tmp_path):
     assert "; the same tasks and queries throughout, with fewer support examples.*" in page
     anew = replace(told, nested=False).write(tmp_path / "anew").read_text()
     assert "by the number of examples, with 95 % intervals; drawn anew for each number.*" in anew
-    assert page.splitlines()[2] == f"**{told.verdict}**"
+    assert page.splitlines()[2:4] == [f"- **{line}**" for line in told.verdict.splitlines()]
     for words in (
         "This is type design, not handwriting.",
         "5-way 1-shot (chance is 20 %)",
@@ -720,8 +721,8 @@ def test_what_tuning_and_adapting_bring_is_told_in_words_and_numbers(tmp_path):
         "tasks." in page
     )
     assert (
-        f"**Adapting:** +1.0 ± {100 * adapting.half_width:.1f} points for protonet over centroid, the best simple "
-        "method on the tuned encoder, on 100 tasks." in page
+        f"**Adapting:** +1.0 ± {100 * adapting.half_width:.1f} points for protonet over centroid, the best "
+        "baseline on the tuned encoder, on 100 tasks." in page
     )
     [setting] = load(tmp_path)["settings"]
     assert setting["tuning"] == {"rung": "centroid", **vars(tuning)}
@@ -733,9 +734,11 @@ def test_what_tuning_and_adapting_bring_is_told_in_words_and_numbers(tmp_path):
 
 
 def test_a_learner_is_measured_against_the_frozen_encoder_and_not_against_its_own():
-    """However good simple methods are on what meta-training has tuned."""
+    """However good baselines are on what meta-training has tuned."""
     verdict = report(on_encoders(tuned=0.99)).verdict
-    assert "beats the best method that learns from each task alone, centroid on the frozen encoder, by 10.0" in verdict
+    assert (
+        "beats the best baseline that learns from each task alone, centroid on the frozen encoder, by 10.0" in verdict
+    )
     assert "LOSES" not in verdict
 
 

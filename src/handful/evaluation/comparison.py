@@ -10,7 +10,7 @@ from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import FROZEN, TUNED, Evaluation
 
 TOLD = "centroid"
-"""The rung that measures the gain from tuning an encoder."""
+"""The baseline that measures the gain from tuning an encoder."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Bought:
-    """The gain of a rung from tuning the encoder, and the gain of the learner over the best rung on the tuned encoder.
+    """The gain from tuning the encoder, and the gain of the learner over the best baseline on the tuned encoder.
 
-    frozen, tuned: the scores of one rung on the frozen encoder, and of the same on the tuned one: of `TOLD` if
-        available, since choosing a rung by its scores favors the encoder that it is chosen on; otherwise of the best.
-    best: of the best rung on the tuned one. learner: of the learner.
+    frozen, tuned: the scores of one baseline on the frozen encoder, and of the same on the tuned one: of `TOLD` if
+        available, since choosing a baseline by its scores favors the encoder that it is chosen on; otherwise of the
+        best.
+    best: of the best baseline on the tuned one.
+    learner: of the learner.
     """
 
     frozen: Evaluation
@@ -64,22 +66,22 @@ class Bought:
 
     @property
     def tuning(self) -> Interval:
-        """By how much the rung is better on the tuned encoder, on the same tasks."""
+        """By how much the baseline is better on the tuned encoder, on the same tasks."""
         return self.tuned.gain_over(self.frozen)
 
     @property
     def adapting(self) -> Interval:
-        """By how much the learner is better than the best rung on the tuned encoder, on the same tasks."""
+        """By how much the learner is better than the best baseline on the tuned encoder, on the same tasks."""
         return self.learner.gain_over(self.best)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A learner and the ladder on one setting: the learner's row first, then the rungs from best to worst.
+    """A learner and the ladder on one setting: the learner's row first, then the baselines from best to worst.
 
-    alone: the name of the rung that represents all that learn from each task alone; None without one. way: of the best
-        rung that uses other tasks too; None without one. aside: of rungs that decide nothing, being scored on too few
-        tasks.
+    alone: the name of the baseline that represents all that learn from each task alone; None without one. way: of the
+        best baseline that uses other tasks too; None without one. aside: of baselines that decide nothing, being
+        scored on too few tasks.
     """
 
     rows: list[Row]
@@ -96,16 +98,17 @@ class Comparison:
         aside: Collection[str] = (),
         alone: str | None = None,
     ) -> Self:
-        """Pair a learner's evaluation with those of the rungs and their chosen options.
+        """Pair a learner's evaluation with those of the baselines and their chosen options.
 
-        The learner is compared with the rung that is significantly better by the most (by the low end of the interval),
-        if any is; otherwise with the best of those scored on all its tasks. A costly rung on a few easy tasks thus
-        neither hides a significant loss nor causes one. The best rung of each kind is found in the same way: of those
-        that learn from each task alone, and of those that use other tasks too. Rungs with more draws without a score
-        rank lower. Rungs on the tuned encoder are not an alternative to the learner, whose meta-training tuned it.
+        The learner is compared with the baseline that is significantly better by the most (by the low end of the
+        interval), if any is; otherwise with the best of those scored on all its tasks. A costly baseline on a few easy
+        tasks thus neither hides a significant loss nor causes one. The best baseline of each kind is found in the same
+        way: of those that learn from each task alone, and of those that use other tasks too. Baselines with more draws
+        without a score rank lower. Baselines on the tuned encoder are not an alternative to the learner, whose
+        meta-training tuned it.
 
-        aside: names of rungs that decide nothing, being scored on too few tasks.
-        alone: the rung that was chosen, on other tasks, among those that learn from each task alone. One that is
+        aside: names of baselines that decide nothing, being scored on too few tasks.
+        alone: the baseline that was chosen, on other tasks, among those that learn from each task alone. One that is
             significantly ahead of it on these tasks replaces it, which can only make the learner look worse.
         """
         rows = [Row.of(rung, own, baseline=True, chosen=chosen) for rung, chosen in rungs]
@@ -137,17 +140,17 @@ class Comparison:
 
     @property
     def best_rung(self) -> Row:
-        """The rung that the learner is measured against."""
+        """The baseline that the learner is measured against."""
         return self._named(self.learner.against)
 
     @property
     def best_alone(self) -> Row | None:
-        """The rung that represents learning from each task alone."""
+        """The baseline that represents learning from each task alone."""
         return None if self.alone is None else self._named(self.alone)
 
     @property
     def best_way(self) -> Row | None:
-        """The best rung that uses other tasks."""
+        """The best baseline that uses other tasks."""
         return None if self.way is None else self._named(self.way)
 
     def _named(self, name: str) -> Row:
@@ -155,7 +158,7 @@ class Comparison:
 
     @property
     def undecided(self) -> list[Row]:
-        """Rungs other than the best of each kind that do not differ significantly from the learner, or ran on few
+        """Baselines other than the best of each kind that do not differ significantly from the learner, or ran on few
         tasks."""
         best = {self.learner.against, self.alone, self.way}
         rows = [row for row in _alternatives(self.rows[1:]) if row.evaluation.name not in best]
@@ -163,7 +166,7 @@ class Comparison:
 
     @property
     def bought(self) -> Bought | None:
-        """The gain from tuning the encoder, and of the learner beyond it; None if no rung uses a tuned one."""
+        """The gain from tuning the encoder, and of the learner beyond it; None if no baseline uses a tuned one."""
         frozen, tuned = (
             [row.evaluation for row in self.rows[1:] if row.evaluation.ground == ground] for ground in (FROZEN, TUNED)
         )

@@ -1,4 +1,4 @@
-"""Costly rungs of the ladder: those that train a network for each task, scored on as many tasks as the time allows."""
+"""Costly baselines of the ladder, which train a network for each task: scored on as many tasks as the time allows."""
 
 import time
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from handful.tasks.distribution import TaskDistribution
 from handful.types import TaskState
 
 FIRST_TASKS, FEWEST_TASKS = 5, 2
-"""Tasks on which a costly rung is scored first, and at least: a single one has no interval."""
+"""Tasks on which a costly baseline is scored first, and at least: a single one has no interval."""
 DECIDING = 20
-"""Tasks that each rung gets if the time allows: among several rungs on few tasks, one is soon ahead by chance. One that
-tunes an encoder is not begun if it would get fewer, which take minutes and decide nothing."""
+"""Tasks that each baseline gets if the time allows: among several baselines on few tasks, one is soon ahead by chance.
+One that tunes an encoder is not begun if it would get fewer, which take minutes and decide nothing."""
 STOPPING = 0.001
-"""The alpha of the interval that stops a rung early. Repeated looks at 95 % intervals find a nonexistent difference far
-more often than in 5 %; looks this strict hardly add to the error of the last one: Haybittle, *Repeated assessment of
-results in clinical trials of cancer treatment* (1971), https://doi.org/10.1259/0007-1285-44-526-793."""
+"""The alpha of the interval that stops a baseline early. Repeated looks at 95 % intervals find a nonexistent
+difference far more often than in 5 %; looks this strict hardly add to the error of the last one: Haybittle, *Repeated
+assessment of results in clinical trials of cancer treatment* (1971), https://doi.org/10.1259/0007-1285-44-526-793."""
 CHOOSING_TASKS = 5
 """Validation tasks for each choice of options, at most."""
 PART_FOR_CHOOSING = 0.5
@@ -28,7 +28,7 @@ PART_FOR_CHOOSING = 0.5
 
 @dataclass
 class Climb:
-    """A costly rung in progress: its scores so far.
+    """A costly baseline in progress: its scores so far.
 
     seconds: per task. measured: see `scoring.evaluate`. found, chosen: its scores, and the options for them.
         by_default: whether these are its defaults for lack of time to choose. first, least: on how many tasks it is
@@ -52,7 +52,7 @@ class Climb:
 
 @dataclass(frozen=True)
 class Costly:
-    """The results of the costly rungs.
+    """The results of the costly baselines.
 
     comparison: with those that were scored. left_out: the names of those skipped for lack of time, with the seconds
         that a task takes (None: not measured). by_default: the names of those with default options for lack of time to
@@ -73,7 +73,7 @@ def with_costly(
     tasks: int,
     seconds: float,
 ) -> Costly:
-    """Add the ladder's costly rungs to its comparison on `setting`.
+    """Add the ladder's costly baselines to its comparison on `setting`.
 
     The cheapest comes first, each on `FIRST_TASKS` tasks, or on `DECIDING` if it tunes an encoder. Then those on fewer
     than `DECIDING`, and those whose paired difference to the learner is undecided (see `STOPPING`), get twice as many,
@@ -106,7 +106,7 @@ def with_costly(
 
 
 def _measured(ladder: Ladder, setting: TaskDistribution, tasks: int, end: float) -> list[Climb]:
-    """All costly rungs with their times, the cheapest first, without those for which no time is left."""
+    """All costly baselines with their times, the cheapest first, without those for which no time is left."""
     climbs = []
     rungs = [rung for rung in ladder.rungs if rung.learner.costly]
     for rung in sorted(rungs, key=lambda rung: rung.learner.start == "encoder"):  # which takes longest by far
@@ -158,7 +158,7 @@ def _go_on(ladder: Ladder, climb: Climb, setting: TaskDistribution, count: int) 
 
 
 def _open(climb: Climb, own: Evaluation) -> bool:
-    """Whether more tasks may change the conclusion about a rung."""
+    """Whether more tasks may change the conclusion about a baseline."""
     assert climb.found is not None, "it has begun"
     if climb.done < DECIDING:
         return True

@@ -29,10 +29,10 @@ RACED = "auto"
 
 
 def joined(folds: Sequence[Comparison]) -> Comparison:
-    """The comparisons of all folds on one setting as one: of the rungs that all of them have, on all draws.
+    """The comparisons of all folds on one setting as one: of the baselines that all of them have, on all draws.
 
-    If a rung was scored on more draws in some folds, the common number counts. The rung that represents each task alone
-    is the one that does so in most folds. Learners that differ by fold are called `RACED`.
+    If a baseline was scored on more draws in some folds, the common number counts. The baseline that represents each
+    task alone is the one that does so in most folds. Learners that differ by fold are called `RACED`.
     """
     own = _joined([fold.learner.evaluation for fold in folds])
     if {fold.learner.evaluation.learner for fold in folds} != {own.learner}:

@@ -1,4 +1,4 @@
-"""What rungs of the ladder get: the inputs of tasks, or the vectors of an encoder."""
+"""What baselines of the ladder get: the inputs of tasks, or the vectors of an encoder."""
 
 import time
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from handful.tasks.distribution import Pool, Remembered, TaskDistribution
 from handful.types import to_device
 
 THINNED = 20
-"""Examples of each class that an encoder embeds for the networks of rungs, and for choosing their options."""
+"""Examples of each class that an encoder embeds for the networks of baselines, and for choosing their options."""
 MEASURED = 256
 """Examples by which the vectors of an encoder are scaled."""
 
 
 class Ground:
-    """What a rung gets: inputs, or vectors of an encoder.
+    """What a baseline gets: inputs, or vectors of an encoder.
 
     name: FROZEN or TUNED; empty for inputs as they are.
     network: the encoder; None: inputs unchanged.
@@ -38,7 +38,7 @@ class Ground:
         self._seconds: dict[int, float] = {}
 
     def tasks(self, tasks: TaskDistribution) -> TaskDistribution:
-        """The tasks for a rung; the encoder's vector of an example is computed once for all tasks."""
+        """The tasks for a baseline; the encoder's vector of an example is computed once for all tasks."""
         if self.network is None:
             return tasks
         mapped = tasks.mapped(self.network)
@@ -59,7 +59,7 @@ class Ground:
         return mapped.pool() if mapped else None
 
     def vectors(self, tasks: TaskDistribution) -> bool:
-        """Whether a rung gets vectors of an encoder, whose directions count."""
+        """Whether a baseline gets vectors of an encoder, whose directions count."""
         pipeline = tasks.pipeline
         return self.network is not None or (pipeline is not None and pipeline.encoded and not pipeline.tuned)
 
@@ -79,9 +79,9 @@ class Ground:
 
 
 class Unencoded(Ground):
-    """The inputs of a frozen encoder in place of its vectors, for a rung that tunes it.
+    """The inputs of a frozen encoder in place of its vectors, for a baseline that tunes it.
 
-    opened: gives the tasks with these inputs, which are read when a rung first needs them.
+    opened: gives the tasks with these inputs, which are read when a baseline first needs them.
     """
 
     def __init__(self, opened: Callable[[], TaskDistribution]) -> None:

@@ -28,7 +28,7 @@ from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, Remembered, SizeRanges, TaskDistribution
 
 MINUTES = 2.0
-"""Minutes for the pre-training of rungs and for costly rungs."""
+"""Minutes for the pre-training of baselines and for costly baselines."""
 PART_FOR_PRETRAINING = 0.4
 """The share of this time for the pre-training."""
 CHOOSING_TASKS = 50
@@ -71,25 +71,25 @@ class Rung:
 
 
 class Ladder:
-    """The rungs that support the tasks of a distribution, built once and scored on several settings.
+    """The baselines that support the tasks of a distribution, built once and scored on several settings.
 
-    If an encoder is a part of the learner, rungs on raw inputs get its vectors instead: those of the encoder as
-    published, and those of the tuned one, which show the gain from tuning; rungs that train a network get the former.
+    If an encoder is a part of the learner, baselines on raw inputs get its vectors instead: those of the encoder as
+    published, and those of the tuned one, which show the gain from tuning; those that train a network get the former.
 
-    learner: the one to compare with; rungs with a network get one of its kind.
-    trained: the training tasks, from whose pool a network is pre-trained once for all rungs that start from it. None,
-        or tasks without a pool: they are left out.
+    learner: the one to compare with; baselines with a network get one of its kind.
+    trained: the training tasks, from whose pool a network is pre-trained once for all baselines that start from it.
+        None, or tasks without a pool: they are left out.
     examples: of that pre-training: as many as the learner was trained on, or as many as the time allows. A learner that
-        is only pre-trained shares its network instead. 0: those rungs are left out, since an untrained network has
+        is only pre-trained shares its network instead. 0: those baselines are left out, since an untrained network has
         learned nothing from other tasks; `pretrained_on` states so.
     seen_by: what was trained on so many examples, in words.
     network: the weights of the learner's network after its own pre-training, used instead if no head is needed; None
         without a pre-training.
-    backbone: the network of rungs, and its options, beside a learner that has none of its own.
-    unencoded: opens the scored data as inputs of the frozen encoder whose vectors the learner gets, for a rung that
-        tunes it; None: no such rung.
-    minutes: for the pre-training and for costly rungs, which `costly.with_costly` adds. 0: costly rungs are left out,
-        and the pre-training is not limited, so that nothing depends on the clock.
+    backbone: the network of baselines, and its options, beside a learner that has none of its own.
+    unencoded: opens the scored data as inputs of the frozen encoder whose vectors the learner gets, for a baseline that
+        tunes it; None: no such baseline.
+    minutes: for the pre-training and for costly baselines, which `costly.with_costly` adds. 0: costly baselines are
+        left out, and the pre-training is not limited, so that nothing depends on the clock.
     keeper: stores the pre-training while it runs. A shorter one that it has is used, unless the time allows for twice
         as many examples.
     metric: see `find_metric`.
@@ -99,7 +99,7 @@ class Ladder:
         >>> import handful
         >>> tasks = handful.open_tasks("sine").with_sizes(shot=5, query_shot=20)
         >>> learner = handful.LEARNERS["r2d2"].build(tasks.spec, seed=0)
-        >>> ladder = Ladder(learner, None, examples=0)  # None: no network is pre-trained for the rungs
+        >>> ladder = Ladder(learner, None, examples=0)  # None: no network is pre-trained for the baselines
         >>> found = ladder.run(tasks.split("test"), validation=tasks.split("val"), tasks=10)
         >>> sorted(row.evaluation.name for row in found.rows)
         ['dummy', 'neighbors', 'r2d2', 'ridge-probe']
@@ -196,7 +196,7 @@ class Ladder:
             self.pretrained_on += f" ({seen_by}: {examples:,})"
 
     def _takes(self, network: dict[str, Tensor]) -> bool:
-        """Whether rungs can use these weights of a network, without a head."""
+        """Whether baselines can use these weights of a network, without a head."""
         own = self._pretrained.backbone.state_dict()
         same = {name: value.shape for name, value in own.items()} == {name: w.shape for name, w in network.items()}
         return same and self._pretrained.head is None
@@ -211,7 +211,7 @@ class Ladder:
         return kept if 0 < kept <= examples and 2 * kept > found else found
 
     def _grounds(self, rung: type[Learner]) -> Sequence[Ground]:
-        """What a rung gets; none if it tunes an encoder and none reads the inputs."""
+        """What a baseline gets; none if it tunes an encoder and none reads the inputs."""
         if self._encoders is None:
             own = self._unencoded if rung.start == "encoder" else self._inputs
             return () if own is None else (own,)
@@ -227,9 +227,9 @@ class Ladder:
         tasks: int = 600,
         choosing: int | None = None,
     ) -> Comparison:
-        """Score the learner and all rungs that are not costly on the first tasks of `setting`'s present split.
+        """Score the learner and all baselines that are not costly on the first tasks of `setting`'s present split.
 
-        Options of rungs are chosen on so many tasks of `validation`, once for each of its sizes; None:
+        Options of baselines are chosen on so many tasks of `validation`, once for each of its sizes; None:
         `CHOOSING_TASKS`.
         """
         rungs = [rung for rung in self.rungs if not rung.learner.costly]
@@ -271,7 +271,7 @@ class Ladder:
         choosing: int | None = None,
         end: float = math.inf,
     ) -> dict[str, list[tuple[int, Interval]]]:
-        """Scores against shots: of the learner, of the best cheap rung, and of the best one on raw inputs.
+        """Scores against shots: of the learner, of the best cheap baseline, and of the best one on raw inputs.
 
         All on the same tasks with the same queries: those of the largest shot, with a part of their support; or drawn
         anew for each shot, if a part of a support is not one (see `TaskDistribution.nested`). Shots for which the data
@@ -322,8 +322,8 @@ class Ladder:
     def conventional(
         self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int, shot: int | None = None
     ) -> dict[str, Evaluation]:
-        """The scores of the rungs that learn from each task alone on the first tasks of `setting`'s present split, by
-        name.
+        """The scores of the baselines that learn from each task alone on the first tasks of `setting`'s present split,
+        by name.
 
         They are those on raw inputs, or on the vectors of an encoder that is not tuned, and, unless costly ones are
         left out, the network trained from scratch. Their options are chosen on tasks of `validation`. shot: see
@@ -352,8 +352,8 @@ class Ladder:
 
         The conventional way is the best of `conventional`. It gets more `examples` (of each class, or of a task) until
         it significantly beats the learner, or the same tasks have no more; smaller supports are parts of larger ones,
-        if possible (see `TaskDistribution.nested`). None if shots vary, no rung supports the tasks, or draws have no
-        score for the learner or, for some size, for each rung.
+        if possible (see `TaskDistribution.nested`). None if shots vary, no baseline supports the tasks, or draws have
+        no score for the learner or, for some size, for each baseline.
         """
         shot = setting.sizes.shot
         if isinstance(shot, tuple) or not self._conventional:
@@ -398,7 +398,7 @@ class Ladder:
         return replace(result, curve=list(zip(sizes, best, strict=True)))
 
     def build(self, rung: Rung, options: dict[str, Any]) -> Learner:
-        """The rung with these options, pre-trained or fitted if needed."""
+        """The baseline with these options, pre-trained or fitted if needed."""
         ground = rung.ground
         if rung.learner.start == "pretrained" and self._pretrained is not None:
             return self._pretrained.twin(rung.learner, **options).to(self.learner.device)  # type: ignore[no-any-return]
@@ -423,7 +423,7 @@ class Ladder:
         return built.eval().to(self.learner.device)
 
     def choose(self, rung: Rung, validation: TaskDistribution, count: int | None = None, **more: Any) -> dict[str, Any]:
-        """The best of the rung's choices on `count` validation tasks; chosen once for each of their sizes. more: of
+        """The best of the baseline's choices on `count` validation tasks; chosen once for each of their sizes. more: of
         `scored`."""
         at = (rung.name, validation.sizes)
         if at not in self._chosen:
@@ -444,7 +444,7 @@ class Ladder:
         return candidates[ranks.index(max(ranks))]
 
     def _best_alone(self, validation: TaskDistribution, count: int | None) -> str | None:
-        """The best rung on validation tasks that learns from each task alone, costly ones excluded.
+        """The best baseline on validation tasks that learns from each task alone, costly ones excluded.
 
         Choosing it on the scored tasks would favor it by chance.
         """
@@ -464,7 +464,7 @@ class Ladder:
         count: int | None = None,
         **more: Any,
     ) -> tuple[int, float]:
-        """How good a rung is on `count` validation tasks with these options: the larger, the better.
+        """How good a baseline is on `count` validation tasks with these options: the larger, the better.
 
         more: of `scored`.
         """
@@ -503,7 +503,7 @@ class Ladder:
         why: str | None = "a baseline",
         **more: Any,
     ) -> Evaluation:
-        """Scores of a rung with these options, and with those for vectors. more: see `evaluate`."""
+        """Scores of a baseline with these options, and with those for vectors. more: see `evaluate`."""
         ground = rung.ground
         for_vectors = rung.learner.for_vectors if ground.vectors(setting) else {}
         learner = self.build(rung, for_vectors | options)

@@ -48,7 +48,7 @@ LARGE = 10_000
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go at most."""
 FROZEN, TUNED = "frozen encoder", "tuned encoder"
-"""What a rung gets if an encoder is a part of the learner: vectors of the encoder as published, or as tuned."""
+"""What a baseline gets if an encoder is a part of the learner: vectors of the encoder as published, or as tuned."""
 ENOUGH, LONG = 0.5, 5.0
 """Seconds after which the adaptation time is known, and after which a first, warm-up time suffices."""
 BYTES_AT_ONCE = 2**27
@@ -100,7 +100,7 @@ class Evaluation:
     classes: the global class ids of each draw; empty if tasks are not drawn from classes.
     error_unit: see `TaskDistribution`.
     in_training: whether only the examples are new: the classes or tasks are too few to hold any out.
-    ground: the network that a rung stands on, where the ladder has several.
+    ground: the network that a baseline stands on, where the ladder has several.
     uses_other_tasks: whether its predictions use other tasks, see `Learner`.
 
     Example:

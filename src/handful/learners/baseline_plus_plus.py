@@ -17,8 +17,8 @@ class BaselinePlusPlus(FineTuneHead):
     *A Closer Look at Few-shot Classification* (Chen et al., 2019), https://arxiv.org/abs/1904.04232. The logits are
     the cosines of the features with one weight vector per class, times `temperature`. Departures: Adam; the weights
     start from the class means instead of anywhere; `inner_lr` is chosen on validation tasks. The paper pre-trains with
-    a cosine classifier, too: so does `pretraining_head="cosine"`. As a rung of the ladder it shares the pre-training of
-    the other rungs, which have a linear head.
+    a cosine classifier, too: so does `pretraining_head="cosine"`. As a baseline of the ladder it shares the
+    pre-training of the other baselines, which have a linear head.
     """
 
     key = "baseline-plus-plus"

@@ -14,7 +14,7 @@ from handful.functional.corrections import corrected_logits, corrected_values
 from handful.learners.learner import Race
 from handful.learners.options import NotNegative, Positive
 from handful.learners.probes import OnRawInputs
-from handful.learners.transfer import Pretrained
+from handful.learners.transfer import PretrainedNetwork
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
 NOISES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 1000.0)
@@ -26,7 +26,7 @@ MOST_TASKS = 150
 """That it is tried on."""
 
 
-class CorrectedNetwork(Pretrained):
+class CorrectedNetwork(PretrainedNetwork):
     """Predict with the pre-trained network and its head, plus an offset and slopes of the task's own.
 
     *Random-Effects Models for Longitudinal Data* (Laird & Ware, 1982), https://doi.org/10.2307/2529876, with a network

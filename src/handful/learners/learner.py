@@ -51,9 +51,9 @@ class Learner(nn.Module, ABC):
         pointwise: whether a query's prediction is the same alone and among others.
         features_only: whether adapting and predicting take nothing of inputs but what `feature_network`, by default the
             backbone, makes of them by its own weights, so that features computed before may stand for inputs.
-        baseline: whether it is a rung of the ladder that stands beside every result.
-        start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, what `fit` makes
-            of all rows of the training tasks, a pretrained encoder, or its own start.
+        baseline: whether it is a baseline of the ladder that stands beside every result.
+        start: what a baseline starts from: the raw inputs, a network pre-trained on the training classes, what `fit`
+            makes of all rows of the training tasks, a pretrained encoder, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         sample: options with which adapting takes a part of its time, and that part, by which the time is predicted.
         candidate_for: the tasks on which `auto` tries it: "images" or "vectors" (also those of an encoder), where
@@ -65,7 +65,7 @@ class Learner(nn.Module, ABC):
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
         own_defaults: defaults of options where they are not its parent class's.
         search_space: options that the ladder chooses on validation tasks, with the values to try.
-        for_vectors: options of a rung where inputs are the vectors of an encoder.
+        for_vectors: options of a baseline where inputs are the vectors of an encoder.
         progress: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
     """
 

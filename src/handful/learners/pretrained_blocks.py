@@ -12,7 +12,7 @@ from handful.functional.closed_form_heads import centroids, ridge, without_absen
 from handful.functional.image_warps import random_maps, warped
 from handful.learners.learner import Race
 from handful.learners.options import Positive
-from handful.learners.transfer import Pretrained
+from handful.learners.transfer import PretrainedNetwork
 from handful.types import Categorical, Examples, TaskSpec, TaskState
 
 Views: TypeAlias = Literal["one", "mirrored", "affine"]
@@ -29,13 +29,13 @@ PASSES: dict[Views, int] = {"one": 1, "mirrored": 2, "affine": 1 + AFFINE_VIEWS}
 """How often an image goes through the network."""
 
 
-class PretrainedBlocks(Pretrained):
+class PretrainedBlocks(PretrainedNetwork):
     """Classify by features of the last two blocks of a pre-trained network, by their angle to the class means.
 
-    The `transfer` rung (*SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning*, Wang et al.,
-    2019, https://arxiv.org/abs/1911.04623) on richer features: the last ones, and those of the block before, averaged
-    over the quarters of its maps, each scaled to unit length and the latter weighted by a half. New classes often
-    differ in features that the last block has learned to ignore. A network without `blocks` has its last features
+    The `transfer` baseline (*SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning*, Wang et
+    al., 2019, https://arxiv.org/abs/1911.04623) on richer features: the last ones, and those of the block before,
+    averaged over the quarters of its maps, each scaled to unit length and the latter weighted by a half. New classes
+    often differ in features that the last block has learned to ignore. A network without `blocks` has its last features
     alone, and is `transfer` then.
 
     Logits: the cosines times `temperature`. With `ridge` the outputs of a ridge regression on the same features, times
@@ -43,7 +43,7 @@ class PretrainedBlocks(Pretrained):
     tasks of emoji; fitted to few tasks, its temperatures may end in a poor optimum, the sum has only one.) `views`:
     "mirrored" takes the mean of the features of an image and its mirror image, "affine" of an image and of three
     slightly turned, scaled and shifted ones, the same for all images; both cost as many passes.
-    `training.heads.calibrated` fits the temperatures to validation tasks.
+    `training.heads.decided` fits the temperatures to validation tasks.
 
     >>> spec = TaskSpec("classification", (2,), 2)
     >>> learner = PretrainedBlocks.build(spec, backbone="raw")

@@ -1,4 +1,4 @@
-"""Rungs of the ladder that work on the raw inputs: what a task gives away without any learning of other tasks."""
+"""Baselines of the ladder that work on the raw inputs: what a task gives away without any learning of other tasks."""
 
 from typing import Any, ClassVar, Literal, Self
 
@@ -18,7 +18,7 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
 class OnRawInputs(Learner):
-    """A rung whose backbone is `raw`, whatever backbone is asked for: nothing of it is ever trained on other tasks."""
+    """A baseline whose backbone is `raw`, whatever backbone is asked for: nothing of it is trained on other tasks."""
 
     meta_gradient = "none"
     baseline = True

@@ -28,7 +28,7 @@ class PrototypicalNetwork(Learner):
     prototypes: every example of the task, support or query, should find those of its class among all others, which
     takes more from each task (*On Episodes, Prototypical Networks, and Few-Shot Learning*, Laenen & Bertinetto, 2021,
     https://arxiv.org/abs/2012.09831); adapting stays the same. `distance="cosine"` compares directions alone, as the
-    `transfer` rung does, so that meta-training goes on from where pre-training (`pretrain`) ends (*Meta-Baseline:
+    `transfer` baseline does, so that meta-training goes on from where pre-training (`pretrain`) ends (*Meta-Baseline:
     Exploring Simple Meta-Learning for Few-Shot Learning*, Chen et al., 2021, https://arxiv.org/abs/2003.04390;
     departure: prototypes have unit length, too). With `views` above 1, adapting and predicting (not meta-training)
     embed each image also in that many less one random affine views, the same for all images, and take the mean of the

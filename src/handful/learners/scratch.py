@@ -1,4 +1,4 @@
-"""Training from scratch: the rung of the ladder that trains a network on each task alone."""
+"""Training from scratch: the baseline of the ladder that trains a network on each task alone."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ class FromScratch(FreshNetwork):
 
     The start and the bank of affine maps are seeded, so that adapting is deterministic. Every step shows `copies`
     copies of each image (fewer, but two at least, where that makes more than 80), warped by maps of its own (rotation
-    within 15 degrees, scales 0.8 to 1.2 per axis, shear within 0.2, shift within 10 %), to Adam; without them this rung
-    would flatter every learner that it is compared with. Rows of numbers are shown as they are. Batch norm uses the
-    statistics of what is shown, and of the last step's copies in predicting.
+    within 15 degrees, scales 0.8 to 1.2 per axis, shear within 0.2, shift within 10 %), to Adam; without them this
+    baseline would flatter every learner that it is compared with. Rows of numbers are shown as they are. Batch norm
+    uses the statistics of what is shown, and of the last step's copies in predicting.
     """
 
     key = "scratch"

@@ -1,4 +1,4 @@
-"""Rungs of the ladder that transfer: the same network, pre-trained the ordinary way on all training examples."""
+"""Baselines of the ladder that transfer: the same network, pre-trained the ordinary way on all training examples."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from handful.learners.options import Count, Positive
 from handful.learners.pretraining import Keeper, PretrainingExamples, pretrain
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
-Rung = TypeVar("Rung", bound="Pretrained")
+Rung = TypeVar("Rung", bound="PretrainedNetwork")
 
 
-class Pretrained(Learner):
-    """A rung that starts from a network pre-trained on the training classes, or on all training tasks pooled.
+class PretrainedNetwork(Learner):
+    """A baseline that starts from a network pre-trained on the training classes, or on all training tasks pooled.
 
     Where class numbers differ from task to task, the head of pre-training is thrown away and features are normalized to
-    unit length; where outputs mean the same everywhere, the head is kept. `twin` makes another rung on the same
+    unit length; where outputs mean the same everywhere, the head is kept. `twin` makes another baseline on the same
     network, so that one pre-training serves them all.
     """
 
@@ -81,7 +81,7 @@ class Pretrained(Learner):
             )
 
     def twin(self, other: type[Rung], **options: Any) -> Rung:
-        """A rung of another class, or with other options, on a copy of this one's pre-trained network and head."""
+        """A baseline of another class, or with other options, on a copy of this one's pre-trained network and head."""
         recipe = self.recipe
         rung = other.build(
             recipe["spec"],
@@ -102,7 +102,7 @@ class Pretrained(Learner):
         """Learn a task from its support, starting from the pre-trained network."""
 
 
-class Transfer(Pretrained):
+class Transfer(PretrainedNetwork):
     """Classify by the nearest class mean of pre-trained features, by their angle.
 
     *SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning* (Wang et al., 2019),
@@ -131,7 +131,7 @@ class Transfer(Pretrained):
         return Categorical(without_absent(self.temperature * cosines, state["present"]))
 
 
-class Pooled(Pretrained):
+class Pooled(PretrainedNetwork):
     """Predict with the pre-trained network and its head as they are: one model for all tasks, no adaptation."""
 
     key = "pooled"
@@ -152,8 +152,8 @@ class Pooled(Pretrained):
         return Categorical(outputs) if self.classification else Point(outputs)
 
 
-class FineTuned(Pretrained):
-    """A rung that trains on the support from the pre-trained weights.
+class FineTuned(PretrainedNetwork):
+    """A baseline that trains on the support from the pre-trained weights.
 
     *A Closer Look at Few-shot Classification* (Chen et al., 2019), https://arxiv.org/abs/1904.04232. Departures: Adam;
     where labels are permuted, the head starts from the centroids that `Transfer` uses, on its features of unit length,

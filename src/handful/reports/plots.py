@@ -19,12 +19,12 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from handful.errors import count_of
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.formatting import (
     ALONE,
     OTHER_TASKS,
-    count_of,
     figures,
     heading,
     lost,
@@ -153,7 +153,7 @@ def _ends(low: float, high: float) -> tuple[float, float]:
 def ladder(comparisons: Sequence[Comparison]) -> Figure:
     """Bars of all learners with 95 % intervals, a panel for each setting; the learner in question is on top.
 
-    Those of rungs that learn from each task alone are pale.
+    Those of baselines that learn from each task alone are pale.
     """
     names = list(dict.fromkeys(row.evaluation.name for comparison in comparisons for row in comparison.rows))
     columns = min(2, len(comparisons))

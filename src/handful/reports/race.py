@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from handful.errors import count_of
 from handful.evaluation.formatting import duration, figures, one_score
 from handful.metrics import Metric, recorded_metric
 
@@ -58,9 +59,9 @@ class RaceResult:
             else ""
         )
         parts = [
-            f"{self.winner} is {others} on the same {self.tasks} validation tasks. Of those that are as good as the "
-            f"first, the fastest to adapt is kept.{trained} The number of candidates flatters these scores: those on "
-            "test tasks above say what the model is worth.",
+            f"{self.winner} is {others} on the same {count_of(self.tasks, 'validation task')}. Of those that are as "
+            f"good as the first, the fastest to adapt is kept.{trained} The number of candidates flatters these "
+            "scores: those on test tasks above say what the model is worth.",
             "\n".join(f"| {' | '.join(line)} |" for line in (HEADER, ["---"] * len(HEADER), *self._rows())),
         ]
         if self.heads:

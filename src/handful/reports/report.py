@@ -22,20 +22,21 @@
 Shares, such as accuracies, are fractions from 0 to 1. Numbers of the metric `rmse`, and of all others with `root`, are
 of squared errors, in squared units of the target. `targets` has the scores of each of several targets, in its own unit;
 the `score` is then that of the standardized ones. `uses_other_tasks`: whether the row's method learns from other tasks
-than the given one. `over_alone`: by how much the learner is better than the best rung that learns from each task alone;
-`over_ways`: by how much it is better than the best rung that uses other tasks. Either is missing without such a rung.
-`tuning` and `adapting` exist if an encoder is a part of the learner: by how much the best rung on the frozen encoder is
-better on the tuned one, and by how much the learner is better than the best rung on the tuned one. `encoder` exists if
-the inputs are vectors of an encoder; its `scores` are of validation tasks. A row's `learner` is its key; with rungs on
-a frozen and a tuned encoder, a comma and which one follow. The first row is the learner in question, the others are the
-ladder. `paired` is the mean difference on the tasks of both: above 0 this row is better than the learner in `against`
-(for errors too). `low` and `high` are the ends of the 95 % interval over `tasks` tasks. `transductive`: whether the
-learner in question uses the other queries of a task to predict one. `log_likelihood` (nats for each value, densities in
-units of the target) and `coverage` (the share of true values inside the central interval of each level) are of normal
-predictions only. `oracle` exists if the oracle (Bayes-optimal) prediction is known: by how much the error is above the
-oracle's, and the log-likelihood below it. Sizes that vary are `[low, high]`; numbers that are not finite, such as the
-interval of a single task, are null. `diverged` counts the draws with a non-finite prediction; a share counts them as 0,
-other metrics leave them out. `undefined` counts the draws without a score, such as an AUC with one class.
+than the given one. `over_alone`: by how much the learner is better than the best baseline that learns from each task
+alone; `over_ways`: by how much it is better than the best baseline that uses other tasks. Either is missing without
+such a baseline. `tuning` and `adapting` exist if an encoder is a part of the learner: by how much the best baseline on
+the frozen encoder is better on the tuned one, and by how much the learner is better than the best baseline on the
+tuned one. `encoder` exists if the inputs are vectors of an encoder; its `scores` are of validation tasks. A row's
+`learner` is its key; with baselines on a frozen and a tuned encoder, a comma and which one follow. The first row is
+the learner in question, the others are the ladder. `paired` is the mean difference on the tasks of both: above 0 this
+row is better than the learner in `against` (for errors too). `low` and `high` are the ends of the 95 % interval over
+`tasks` tasks. `transductive`: whether the learner in question uses the other queries of a task to predict one.
+`log_likelihood` (nats for each value, densities in units of the target) and `coverage` (the share of true values
+inside the central interval of each level) are of normal predictions only. `oracle` exists if the oracle
+(Bayes-optimal) prediction is known: by how much the error is above the oracle's, and the log-likelihood below it.
+Sizes that vary are `[low, high]`; numbers that are not finite, such as the interval of a single task, are null.
+`diverged` counts the draws with a non-finite prediction; a share counts them as 0, other metrics leave them out.
+`undefined` counts the draws without a score, such as an AUC with one class.
 
 `scores.json` holds a hash of the test examples and, for the same settings and rows, the score of each task and its
 unit, from which the intervals follow, and the places of the draws that diverged; likewise, by the names of
@@ -123,9 +124,9 @@ class Report:
     first.
     equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of a wanted
     interval, for which the report then gives the number of tasks. data: a hash of the test examples. pretrained_on: how
-    the network of the ladder was pre-trained, in words. left_out: rungs and parts of the report that were skipped for
-    lack of time, with the seconds that a rung takes for a task, where these are known. by_default: rungs with default
-    options, for lack of time to choose. encoder: that the model starts from.
+    the network of the ladder was pre-trained, in words. left_out: baselines and parts of the report that were skipped
+    for lack of time, with the seconds that a baseline takes for a task, where these are known. by_default: baselines
+    with default options, for lack of time to choose. encoder: that the model starts from.
     race: which the learner won; None if it was named.
     """
 
@@ -156,7 +157,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """The score, the gain from other tasks, and the best way of using them: bad news first.
+        """The score, the gain from other tasks, and the best way of using them, each in a line: bad news first.
 
         "Not settled" if the learner does not win and the last validation was clearly the best one.
         """
@@ -165,7 +166,7 @@ class Report:
         without = [not standing.pays for standing in standings]
         order = sorted(range(len(standings)), key=lambda index: (not without[index], not missed[index]))
         said = all(without)
-        text = " ".join(standings[index].sentence(said=said) for index in order)
+        text = "\n".join(line for index in order for line in standings[index].lines(said=said))
         if all(standing.trivial for standing in standings):
             return text
         if any(without):
@@ -173,7 +174,7 @@ class Report:
         if any(missed) and self._still_rising and not any(standing.outcome == "diverged" for standing in standings):
             return (
                 f"Not settled: the best validation score came at the last of {self.history[-1]['step']:,} steps; train "
-                f"longer before drawing conclusions. So far: {text}"
+                f"longer before drawing conclusions. So far:\n{text}"
             )
         return text
 
@@ -287,7 +288,8 @@ class Report:
     def to_markdown(self, pictures: Mapping[str, str]) -> str:
         """The page. pictures: file names by caption."""
         own = self.comparisons[0].learner.evaluation
-        parts = [f"# {self.title}", f"**{self.verdict}**", f"Tasks: {self.tasks}", *self.notes]
+        verdict = "\n".join(f"- **{line}**" for line in self.verdict.splitlines())
+        parts = [f"# {self.title}", verdict, f"Tasks: {self.tasks}", *self.notes]
         shown = [f"![{caption}]({name})\n\n*{caption}.*" for caption, name in pictures.items()]
         more = len(self.pictures)
         parts += shown[:more]

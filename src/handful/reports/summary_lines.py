@@ -5,10 +5,10 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+from handful.errors import count_of
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.formatting import (
-    count_of,
     difference,
     duration,
     estimate,
@@ -59,7 +59,7 @@ def equivalence_line(found: Equivalence, own: Evaluation) -> str:
     """The meaning of the factor, in a sentence."""
     per = " of each class" if own.way is not None else ""
     text = (
-        f"**Data equivalence:** to score like {own.learner} with {examples(found.shot)}{per}, the best method that "
+        f"**Data equivalence:** to score like {own.learner} with {examples(found.shot)}{per}, the best baseline that "
         f"learns from each task alone needs {found} times as many examples (95 % interval over the first "
         f"{count_of(found.tasks, 'task')}; tried with {found.fewest} to {found.most})."
     )
@@ -133,7 +133,7 @@ def bought_lines(comparison: Comparison) -> Iterable[str]:
     )
     yield textwrap.fill(
         f"**Adapting:** {gap(bought.adapting, own, bought.best)} for {own.learner} over {bought.best.learner}, the "
-        f"best simple method on the tuned encoder, on {count_of(bought.adapting.tasks, 'task')}.",
+        f"best baseline on the tuned encoder, on {count_of(bought.adapting.tasks, 'task')}.",
         120,
     )
 
@@ -154,8 +154,8 @@ def legend(own: Evaluation) -> str:
         "*Learns from*: whether a method learns from other tasks than the given one; a published encoder does not "
         "count. "
         f"± is half of the 95 % interval over tasks. *Better than {own.learner} by*: the mean difference on the common "
-        f"tasks, {unit}; if the interval contains 0, the difference is not significant. Costly rungs are scored on the "
-        f"first tasks (or draws) only. *Adaptation time*: median time to adapt to a new task. *State*: size of the "
+        f"tasks, {unit}; if the interval contains 0, the difference is not significant. Costly baselines are scored on "
+        f"the first tasks (or draws) only. *Adaptation time*: median time to adapt to a new task. *State*: size of the "
         f"adapted state."
     )
     return textwrap.fill(text, 120)

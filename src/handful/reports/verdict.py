@@ -1,4 +1,4 @@
-"""The verdict: how a learner compares with the ladder, in a few sentences."""
+"""The verdict: how a learner compares with the ladder, in a few lines."""
 
 import math
 from dataclasses import dataclass
@@ -24,24 +24,24 @@ from handful.evaluation.scoring import FROZEN, Evaluation
 from handful.registry import LEARNERS
 
 POOLED = "pooled"
-"""The rung that predicts without adapting: one model for all tasks."""
+"""The baseline that predicts without adapting: one model for all tasks."""
 DUMMY = "dummy"
-"""The rung that predicts the majority class or the mean target of the support for every query."""
+"""The baseline that predicts the majority class or the mean target of the support for every query."""
 
 Outcome: TypeAlias = Literal["beats", "tie", "loses", "diverged", "undefined", "alone"]
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a learner compares with its best rung."""
+    """How a learner compares with its best baseline."""
 
     comparison: Comparison
 
     @property
     def outcome(self) -> Outcome:
-        """Whether it significantly beats that rung, or loses to it, or lacks a score on more draws than that rung.
+        """Whether it significantly beats that baseline, loses to it, or lacks a score on more draws than it.
 
-        Where the metric is undefined on all tasks of the learner, or of all rungs, no comparison is possible.
+        Where the metric is undefined on all tasks of the learner, or of all baselines, no comparison is possible.
         """
         rung = self.comparison.best_rung
         if rung.behind < 0:
@@ -63,9 +63,9 @@ class Standing:
 
     @property
     def pays(self) -> bool:
-        """Whether learning from other tasks helps significantly, by the learner or by the best rung that does so.
+        """Whether learning from other tasks helps significantly, by the learner or by the best baseline that does so.
 
-        True if no rung that learns from each task alone can be compared.
+        True if no baseline that learns from each task alone can be compared.
         """
         alone, way = self.comparison.best_alone, self.comparison.best_way
         if self.outcome in ("diverged", "undefined"):
@@ -78,34 +78,34 @@ class Standing:
     def _uses_other_tasks(self) -> bool:
         return self.comparison.learner.evaluation.uses_other_tasks
 
-    def sentence(self, *, said: bool = False) -> str:
-        """The learner's score, the gain from other tasks, and the best way of using them.
+    def lines(self, *, said: bool = False) -> list[str]:
+        """The learner's score, the gain from other tasks, and the best way of using them, each in a line.
 
-        said: whether the text before it states that other tasks bring no significant gain.
+        said: whether the text before them states that other tasks bring no significant gain.
         """
         own, rung = self.comparison.learner.evaluation, self.comparison.best_rung
         if self.trivial:
             what, score = "label", percent(own.score)
             if own.metric.unit == "target":
                 what, score = "target", f"{own.metric.title} {figures(rooted(own.score, own.metric).mean)}"
-            return (
+            return [
                 f"{situation(own)}, NOTHING CAN BE PREDICTED: all examples of a task have the same {what}, so that "
                 f"{DUMMY}, which repeats that of the support, is always correct ({own.learner}: {score}). Choose a "
                 f"{what} that varies within tasks."
-            )
+            ]
         if self.outcome == "diverged":
             text = f"{situation(own)}, {own.learner} DIVERGES: it has {no_prediction(own)}"
-            return f"{text}. {instead(rung.evaluation)}"
+            return [f"{text}. {instead(rung.evaluation)}"]
         if self.outcome == "undefined":
             title = own.metric.title
-            return f"{situation(own)}, {own.learner} HAS NO SCORE: its {title} is undefined on all tasks."
+            return [f"{situation(own)}, {own.learner} HAS NO SCORE: its {title} is undefined on all tasks."]
         if self.outcome == "alone":
-            return f"{situation(own)}, {own.learner} {quality(own)}; no simple method has a {own.metric.title}."
-        head = f"{situation(own)}, {own.learner} {quality(own)}."
-        return " ".join(filter(None, [head, self._brings(said=said), self._way(), self._adapting()]))
+            return [f"{situation(own)}, {own.learner} {quality(own)}; no baseline has a {own.metric.title}."]
+        way = f"{self._way()} {self._adapting()}".strip()
+        return [f"{situation(own)}, {own.learner} {quality(own)}.", *filter(None, [self._brings(said=said), way])]
 
     def _brings(self, *, said: bool) -> str:
-        """The gain from other tasks: the learner against the best method that learns from each task alone."""
+        """The gain from other tasks: the learner against the best baseline that learns from each task alone."""
         row, own = self.comparison.best_alone, self.comparison.learner.evaluation
         if not own.uses_other_tasks:
             return f"{own.learner} learns from each task alone."
@@ -114,7 +114,7 @@ class Standing:
         other, gap = called(row.evaluation), gap_to(row, own)
         if row.worse:
             unsure = self._undecided(other_tasks=False)
-            what = f"the best method that learns from each task alone, {other}"
+            what = f"the best baseline that learns from each task alone, {other}"
             return f"Other tasks help: {own.learner} beats {what}, {gap}{unsure}."
         if row.better:
             text = f"{own.learner} LOSES to {other}, which learns from each task alone, {gap}."
@@ -123,7 +123,7 @@ class Standing:
         return f"{'' if said else 'Undecided whether other tasks help: '}{own.learner} {apart}."
 
     def _way(self) -> str:
-        """Which way of using other tasks is best: the learner against the best rung that uses them."""
+        """Which way of using other tasks is best: the learner against the best baseline that uses them."""
         row, own = self.comparison.best_way, self.comparison.learner.evaluation
         if row is None:
             return ""
@@ -145,13 +145,13 @@ class Standing:
         return f"As a way of using other tasks, it does not differ significantly from {other} ({gap}{_needed(row)})."
 
     def _undecided(self, *, other_tasks: bool) -> str:
-        """Which rungs of a kind ran on too few tasks for a decision."""
+        """Which baselines of a kind ran on too few tasks for a decision."""
         rows = [row for row in self.comparison.undecided if row.evaluation.uses_other_tasks == other_tasks]
         few = [f"{called(row.evaluation)} on {drawn(len(row.evaluation.scores), row.paired.tasks)}" for row in rows]
         return f" (undecided: {', '.join(few)})" if few else ""
 
     def _adapting(self) -> str:
-        """Whether adapting to each task was better than one model for all tasks, if a rung is one."""
+        """Whether adapting to each task was better than one model for all tasks, if a baseline is one."""
         pooled = next((row for row in self.comparison.rows[1:] if row.evaluation.learner == POOLED), None)
         if pooled is None or pooled.behind or pooled.evaluation.ground == FROZEN:  # what tuning brings is no adapting
             return ""
@@ -180,7 +180,7 @@ def called(rung: Evaluation) -> str:
 
 
 def instead(rung: Evaluation) -> str:
-    """The advice to use a rung, and how to train it if needed."""
+    """The advice to use a baseline, and how to train it if needed."""
     start, how = LEARNERS[rung.learner].start, ""
     if start == "pretrained":
         how = ": train it with examples to pre-train on"
@@ -223,7 +223,7 @@ def no_prediction(evaluation: Evaluation) -> str:
 
 
 def gap_to(rung: Row, own: Evaluation) -> str:
-    """By how much the learner is better or worse than a rung, on the tasks of both."""
+    """By how much the learner is better or worse than a baseline, on the tasks of both."""
     other, paired = rung.evaluation, rung.paired
     if rung.behind > 0:
         return f"which has {no_prediction(other)}"

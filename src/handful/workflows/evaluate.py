@@ -56,18 +56,18 @@ def evaluate(
 
     other: a source outside the training distribution, read through the model's own pipeline.
     settings: (way, shot) pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored,
-        regardless of the time; None: `TASKS`, or as many as the time allows. Costly rungs are scored on the first of
-        them only. minutes: time limit for the whole evaluation: a pre-training and scoring get a share of it each,
-        costly rungs the rest, except for a reserve for the shots curve and the diagnosis. 0 leaves costly rungs out,
-        and nothing depends on the clock.
+        regardless of the time; None: `TASKS`, or as many as the time allows. Costly baselines are scored on the first
+        of them only. minutes: time limit for the whole evaluation: a pre-training and scoring get a share of it each,
+        costly baselines the rest, except for a reserve for the shots curve and the diagnosis. 0 leaves costly
+        baselines out, and nothing depends on the clock.
     equivalence_tasks: for the data equivalence on the first setting (0 leaves it out).
     curve: whether to score by the number of examples, too. half_width: of a wanted interval; the report then states how
         many tasks it needs. metric: see `find_metric`; None: that of the run's validation.
     device: one of `handful.engine.devices.DEVICES`.
     trust: see `MetaModel.from_pretrained`.
     on_event: called with a `StepEvent` during the work. stop: ends it with a `StoppedError` at the next event; the
-        pre-training is saved, and the next evaluation resumes it. Networks of rungs are pre-trained on the run's own
-        training split, with images augmented as in the run, unless they get vectors of an encoder.
+        pre-training is saved, and the next evaluation resumes it. Networks of baselines are pre-trained on the run's
+        own training split, with images augmented as in the run, unless they get vectors of an encoder.
     """
     end = time.monotonic() + 60 * minutes if minutes else math.inf
     check_number(TASKS if tasks is None else tasks)
@@ -136,7 +136,7 @@ def evaluate(
             note(
                 "no-equivalence",
                 "The data equivalence is left out: shots vary, the same tasks have no other numbers of examples, no "
-                "simple method supports them, or the learner diverges.",
+                "baseline supports them, or the learner diverges.",
             )
     cheap, left_out, by_default = comparisons[0], dict[str, float | None](), list[str]()
     sizes = len(CURVE_SHOTS) if curve else 0

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from handful.errors import count_of
 from handful.evaluation.formatting import duration
 from handful.evaluation.ladder import Ladder
 from handful.evaluation.pace import Costs, choosing_tasks
@@ -65,7 +66,7 @@ class Schedule:
 
     def described(self, ladder: Ladder) -> str:
         """How long the evaluation is expected to take, in words."""
-        text = f"Scoring on {self.tasks:,} tasks is expected to take at most {duration(self.seconds)}."
+        text = f"Scoring on {count_of(self.tasks, 'task')} is expected to take at most {duration(self.seconds)}."
         if self.tasks < self.wanted:
             text += f" More tasks, up to {self.wanted:,}, would exceed the time."
         if any(rung.learner.costly for rung in ladder.rungs):
@@ -75,15 +76,16 @@ class Schedule:
     def notes(self) -> Iterable[str]:
         """The notes for a report."""
         if self.tasks < self.wanted:
-            yield f"Scored on {self.tasks:,} tasks instead of {self.wanted:,}, for lack of time."
+            yield f"Scored on {count_of(self.tasks, 'task')} instead of {self.wanted:,}, for lack of time."
 
     def after_scoring(self, seconds: float) -> "Schedule":
         """The same, once it is known how long scoring took."""
         return replace(self, slower=seconds / self.seconds)
 
     def end_of_costly(self, *, sizes: int, curve_tasks: int, diagnosis_tasks: int) -> float:
-        """The time by which costly rungs must end to leave enough for a shots curve of so many sizes and a diagnosis. 0
-        sizes: no curve.
+        """The time by which costly baselines must end to leave enough for a shots curve and a diagnosis.
+
+        sizes: of the curve; 0: no curve.
         """
         if math.isinf(self.end):
             return time.monotonic()  # there are none
