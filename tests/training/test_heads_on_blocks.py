@@ -19,7 +19,7 @@ from handful.training.heads import (
     FEWEST_TASKS,
     RATES,
     FineTuning,
-    calibrated,
+    _Validation,
     decided,
     meta_trained,
     scored,
@@ -76,7 +76,7 @@ def test_tasks_of_all_classes_say_nothing_of_others():
     tasks = pool(noise=3.0, validating=3)
     (trial,) = decided(built(tasks), tasks, tasks=30).trials
     assert (trial.gain, trial.kept) == (None, False)
-    assert str(trial) == "ridge: unknown, left out"
+    assert str(trial) == "ridge: left out, too few validation classes to measure its gain"
 
 
 def test_a_gain_is_of_the_tasks_that_both_have():
@@ -106,7 +106,7 @@ def test_views_are_tried_on_images_letters_never_mirrored(channels, views):
 def test_calibrated_probabilities_are_as_often_right_as_they_say(ridge):
     tasks = pool(noise=3.0)
     learner = built(tasks, ridge=ridge, temperature=50.0, ridge_temperature=50.0)
-    found = [evaluate(one, tasks, tasks=100) for one in (learner, calibrated(learner, tasks, tasks=100))]
+    found = [evaluate(one, tasks, tasks=100) for one in (learner, _Validation(tasks, 100).calibrated(learner))]
     gaps = [abs(float(one.confidences.mean() - one.correct.float().mean())) for one in found]
     assert gaps[1] < 0.04 < gaps[0]
     assert torch.equal(learner.temperatures, torch.tensor([50.0, 50.0]))
@@ -119,7 +119,7 @@ def test_temperatures_fitted_to_a_few_tasks_do_not_depend_on_the_start(monkeypat
     tasks, found = pool(noise=1.0), []
     for start in (1.0, 100.0):
         monkeypatch.setattr(heads, "START", start)
-        found.append(calibrated(built(tasks, ridge=True), tasks, tasks=FEWEST_TASKS).temperatures)
+        found.append(_Validation(tasks, FEWEST_TASKS).calibrated(built(tasks, ridge=True)).temperatures)
     torch.testing.assert_close(found[0], found[1], rtol=0.01, atol=0.01)
 
 

@@ -24,7 +24,7 @@ from handful.training.run import Run
 from handful.workflows.compare import compare
 from handful.workflows.diagnose import checkup
 from handful.workflows.evaluate import describe, evaluate
-from handful.workflows.experiment import Experiment, Source, opened_again, validating
+from handful.workflows.experiment import Experiment, Source, opened_again, validating, with_queries
 from handful.workflows.train import train
 from noted import noted
 
@@ -221,6 +221,27 @@ def test_a_report_says_how_often_small_tasks_were_drawn(tmp_path):
     small = tasks.with_sizes(shot=2, query_shot=2)
     said = describe(tasks.split("test"), tasks.contents(), small, Source("shops.csv"), "1 examples in train")
     assert said.endswith("not used in training. New since the training: 1 examples in train")
+
+
+def test_queries_are_as_many_as_small_classes_have(tmp_path):
+    tasks = open_tasks(own_data.photos(tmp_path / "photos"), image_size=16)  # 6 images of each class
+    asked = Experiment(Source("photos"), way=5)
+    with noted("each task has 5 query examples"):
+        assert with_queries(asked, tasks, None).query_shot == 5
+    with pytest.raises(UserError, match="15 query examples"):
+        with_queries(replace(asked, shot=10), tasks, None)
+    given = replace(asked, query_shot=3)
+    assert with_queries(given, tasks, None) == given, "what was asked for is refused later"
+    assert with_queries(asked, tasks, replace(asked, query_shot=7)).query_shot == 7, "a resumed run keeps its number"
+
+
+def test_a_named_learner_fits_its_queries_to_small_classes_too(tmp_path):
+    photos = Source(str(own_data.photos(tmp_path / "photos")), image_size=16)  # 6 images of each class
+    asked = Experiment(photos, "protonet", way=3, settings=TINY)
+    with noted("each task has 5 query examples"):
+        train(asked, tmp_path / "run")
+    assert Run(tmp_path / "run").config()["query_shot"] == 5
+    train(asked, tmp_path / "run", resume=True)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from handful.cli.options import (
     takes,
 )
 from handful.cli.terminal import ProgressBars, err, out, score_text
-from handful.errors import UserError
+from handful.errors import UserError, count_of
 from handful.events import Event, PlanEvent, ignore
 from handful.notes import collecting
 
@@ -134,6 +134,10 @@ def train(
     metric: MetricOption = None,
     trust: TrustOption = None,
     seed: Annotated[int, of_training(help="Seed of splits, tasks and initial weights.")] = 0,
+    split_seed: Annotated[
+        int | None,
+        of_training(help="Seed of splits and tasks alone, equal for runs that differ in --seed; default: --seed."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
 ) -> None:
@@ -180,7 +184,7 @@ def train(
         option = {"pretrain_examples": "pretrain"}.get(name, name.replace("_", "-"))
         raise UserError(f"The setting {name} has its own option: use --{option}, not --set training.{name}=...")
     experiment = Experiment(
-        source_of(tasks, data, seed),
+        source_of(tasks, data, seed if split_seed is None else split_seed),
         learner=None if racing else learner,
         options=assigned[""],
         backbone=backbone,
@@ -324,7 +328,7 @@ def _describe(event: PlanEvent, learner: str, tasks: str, minutes: float | None)
     if event.seconds is not None:
         err.print(f"Time: about {duration(event.seconds)}, on this machine.")
     if minutes is not None:
-        err.print(f"Steps: {event.steps}, as many as fit into {minutes:g} minutes.")
+        err.print(f"Steps: {event.steps}, as many as fit into {count_of(minutes, 'minute')}.")
 
 
 def _say_what_came_of_it(model: "MetaModel", output: Path, start: float) -> None:
@@ -338,8 +342,8 @@ def _say_what_came_of_it(model: "MetaModel", output: Path, start: float) -> None
     seconds, whole = Run(output).metrics()[-1]["seconds"], time.monotonic() - start
     if facts["trained steps"]:
         what = (
-            f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with loading and validation {whole:.0f} s); "
-            f"kept step {facts['kept step']}"
+            f"Trained {count_of(facts['trained steps'], 'step')} in {seconds:.0f} s (with loading and validation "
+            f"{whole:.0f} s); kept step {facts['kept step']}"
         )
     else:
         seen = f"pre-trained on {facts['examples']:,} examples" if facts.get("examples") else "which takes no steps"

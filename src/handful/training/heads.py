@@ -51,9 +51,14 @@ SETTINGS: dict[str, Any] = {"meta_batch_size": 1, "outer_lr": 1e-3, "weight_deca
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One option that was tried. gain: in the score, with its interval over classes; None if these validation tasks
-    cannot show it. score: its mean."""
+class TriedOption:
+    """One option that was tried.
+
+    name: of the option.
+    score: its mean score.
+    gain: in the score, with its interval over classes; None if these validation tasks have too few classes for one.
+    kept: whether it is switched on.
+    """
 
     name: str
     score: float
@@ -61,10 +66,10 @@ class Trial:
     kept: bool
 
     def __str__(self) -> str:
-        known = (
-            "unknown" if self.gain is None else f"{self.gain.mean:+.4f} ({self.gain.low:+.4f} to {self.gain.high:+.4f})"
-        )
-        return f"{self.name}: {known}, {'kept' if self.kept else 'left out'}"
+        verdict = "kept" if self.kept else "left out"
+        if self.gain is None:
+            return f"{self.name}: {verdict}, too few validation classes to measure its gain"
+        return f"{self.name}: {verdict}, gain {self.gain.mean:+.4f} ({self.gain.low:+.4f} to {self.gain.high:+.4f})"
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Decided:
     """
 
     learner: Learner
-    trials: tuple[Trial, ...]
+    trials: tuple[TriedOption, ...]
     evaluation: Evaluation
 
 
@@ -106,7 +111,8 @@ def decided(
     validation classes.
 
     "Significantly": the paired 95 % interval over the *classes* of these tasks is above zero; if every task has all of
-    the classes, other classes cannot be estimated, and nothing is switched on. Then the temperatures are fitted.
+    the classes, other classes cannot be estimated, and nothing is switched on. Then the temperatures are fitted;
+    a fine-tuned network has none.
 
     learner: pre-trained; it is not changed.
     validation: tasks of classes that it was not trained on, in the sizes for evaluation.
@@ -204,15 +210,6 @@ def scored(
     The time of adapting is that with the network.
     """
     return _with_network(_Validation(tasks, count, on_event=on_event).scored(learner), learner, tasks)
-
-
-def calibrated(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks: int = TASKS) -> PretrainedBlocks:
-    """A copy whose temperatures make the labels of validation tasks as likely as can be.
-
-    *On Calibration of Modern Neural Networks* (Guo et al., 2017), https://arxiv.org/abs/1706.04599. By cosines alone it
-    predicts the same classes as before. learner: it stays as it is. tasks: how many validation tasks.
-    """
-    return _Validation(validation, tasks).calibrated(learner)
 
 
 def worth_meta_training(classes: int, examples: int) -> bool:
@@ -325,7 +322,11 @@ class _Validation:
         return evaluate(head, tasks, tasks=self.count, metric=self.metric, on_event=self.on_event)
 
     def calibrated(self, learner: PretrainedBlocks) -> PretrainedBlocks:
-        """See `calibrated`."""
+        """A copy whose temperatures make the labels of these tasks as likely as can be.
+
+        *On Calibration of Modern Neural Networks* (Guo et al., 2017), https://arxiv.org/abs/1706.04599. By cosines
+        alone it predicts the same classes as before.
+        """
         head, tasks = self.of(learner)
         held = defaultdict(list)  # by way, so that the queries of all tasks are predicted at once
         with torch.no_grad():
@@ -385,6 +386,6 @@ def _adapting(learner: Learner, tasks: TaskDistribution) -> tuple[float, TaskSta
     return statistics.median(seconds for seconds, _ in tries[1:]), tries[0][1]
 
 
-def _trial(name: str, found: Evaluation, kept: Evaluation) -> Trial:
+def _trial(name: str, found: Evaluation, kept: Evaluation) -> TriedOption:
     better, gain = surely_better(found, kept)
-    return Trial(name, found.score.mean, gain, better)
+    return TriedOption(name, found.score.mean, gain, better)

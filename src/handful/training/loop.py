@@ -19,7 +19,7 @@ from handful.engine.meta_gradient import Leaf, MetaGradient, shared_tree_sum
 from handful.engine.plan import Plan
 from handful.engine.planner import PlanTrial, one_by_one, planned, shortage
 from handful.engine.threads import one_core_each
-from handful.errors import HandfulError, UserError, unknown_name
+from handful.errors import HandfulError, UserError, count_of, unknown_name
 from handful.evaluation.scoring import check_tasks, evaluate, metric_of
 from handful.events import (
     META_TRAINING,
@@ -299,8 +299,8 @@ class Training(TrainingState):
             if steps != count.first:
                 on_event(
                     NoteEvent(
-                        f"Step times differ from the first ones: {steps} steps instead of {count.first} fit into "
-                        f"{round(minutes, 2):g} minutes."
+                        f"Step times differ from the first ones: {count_of(steps, 'step')} instead of {count.first} "
+                        f"fit into {count_of(round(minutes, 2), 'minute')}."
                     )
                 )
         self._keep_steps(replace(count, corrected=self._agreed(steps)), run)

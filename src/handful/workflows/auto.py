@@ -12,10 +12,10 @@ from handful.backbones import default
 from handful.data_options import OFF
 from handful.engine.cost import give_back_memory
 from handful.engine.devices import device_named
-from handful.errors import HandfulError, UserError
+from handful.errors import HandfulError, UserError, count_of
 from handful.events import NoteEvent, OnEvent, Stop, ignore
 from handful.learners.learner import Learner, Race
-from handful.learners.transfer import Pretrained as PretrainedNetwork
+from handful.learners.transfer import PretrainedNetwork
 from handful.models.meta_model import MetaModel, folder_to_bring
 from handful.notes import note
 from handful.own_code import check_trusted
@@ -30,7 +30,7 @@ from handful.training.settings import Settings
 from handful.training.workers import place
 from handful.workflows.encoder_race import encoder_raced
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
-from handful.workflows.experiment import Experiment, continued, note_fewer_classes, validating
+from handful.workflows.experiment import Experiment, continued, note_fewer_classes, validating, with_queries
 from handful.workflows.race_end import Finish, finished
 from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
 from handful.workflows.race_record import RaceRecord, budget_of
@@ -46,8 +46,6 @@ WINNING = 0.5
 """Largest share of the budget for one candidate's training, by which its plan is chosen."""
 VALIDATIONS = 8
 """Validations in the last candidate's training."""
-QUERIES = (10, 5, 3, 2, 1)
-"""Numbers of query examples per class to try if classes are too small for the default."""
 SAVING = 0.02
 """Share of the budget reserved for saving the winner."""
 READING_AGAIN = 0.1
@@ -104,31 +102,6 @@ def with_network(experiment: Experiment, tasks: TaskDistribution, *, left: bool)
     return replace(experiment, backbone=backbone, backbone_options=options)
 
 
-def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
-    """The experiment with as many query examples as the classes allow, if their number is not set. earlier: the run
-    that is resumed, whose number is used. Raises the `UserError` of tasks with the requested sizes if one query example
-    is too many.
-    """
-    if experiment.query_shot is not None:
-        return experiment
-    if earlier is not None:
-        return replace(experiment, query_shot=Experiment.from_config(Run(earlier).config()).query_shot)
-    refused: UserError | None = None
-    for query_shot in (None, *QUERIES):
-        fewer = replace(experiment, query_shot=query_shot)
-        try:
-            fewer.training_tasks(tasks.split("train")).check()
-            validating(tasks, fewer.way, fewer.shot, fewer.query_shot).check()
-        except UserError as error:
-            refused = refused or error
-            continue
-        if refused is not None:
-            note("fewer-queries", f"Classes are small: each task has {query_shot} query examples of each.")
-        return fewer
-    assert refused is not None, "else the sizes are taken"
-    raise refused
-
-
 def auto(
     experiment: Experiment,
     path: Path,
@@ -167,7 +140,8 @@ def auto(
     given = experiment.settings.get("minutes")
     if budget is not None and given is not None and given != budget.minutes:
         raise UserError(
-            f"The race of {budget_from} took {budget.minutes:g} minutes, so reproducing it cannot take {given:g}.",
+            f"The race of {budget_from} took {count_of(budget.minutes, 'minute')}, so reproducing it cannot take "
+            f"{given:g}.",
             hint="Remove {minutes} or {budget_from}.",
         )
     if given is None:
@@ -202,7 +176,7 @@ def auto(
         raise UserError(f"These tasks are {tasks.spec.kind}, but this estimator is for {kind}. Use the other one.")
     _check_adapt_seconds(experiment, tasks)
     experiment = with_network(experiment, tasks, left=left)
-    experiment = with_queries(experiment, tasks, path if going_on else None)
+    experiment = with_queries(experiment, tasks, Experiment.from_config(Run(path).config()) if going_on else None)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
     note_fewer_classes(experiment, tasks, validation)
@@ -220,6 +194,8 @@ def auto(
                 return MetaModel.from_pretrained(path, trust=trust)
             if sized.pipeline:
                 on_event(NoteEvent(f"Inputs: {sized.pipeline.described()}."))
+            if small := experiment.training_tasks(tasks.split("train")).small_tasks():
+                on_event(NoteEvent(f"Sizes: {small}."))
             with run.threads():
                 if not tuning:
                     return finished(track, raced(track, candidates(race_of(sized), sized)))
@@ -269,7 +245,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     if not (probes or pretrained or trainees):
         raise UserError("No learner is a candidate for these tasks. Name one with {learner}.")
     counts = ", ".join(one.name for one in (*trainees, *pretrained, *probes))
-    track.on_event(NoteEvent(f"A race of {counts}, for {track.record.seconds / 60:g} minutes."))
+    track.on_event(NoteEvent(f"A race of {counts}, for {count_of(track.record.seconds / 60, 'minute')}."))
     scores = {one.name: one.scored() for one in probes}
     own = [one for one in pretrained if one.of is None]
     for one in pretrained:

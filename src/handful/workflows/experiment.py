@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from handful.data_options import DataOptions
-from handful.errors import ArtifactError, UserError
+from handful.errors import ArtifactError, UserError, count_of
 from handful.evaluation.formatting import size
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, UNLIMITED
@@ -36,6 +36,8 @@ TUNING: dict[str, Any] = {"meta_batch_size": 1, "validate_start": True, "patienc
 each example once, so that many tasks cost little; and sizes change from block to block of tasks: 100 of 1 to 5 shots
 may all be of 5, which does not measure a single shot.
 """
+FEWER_QUERIES = (10, 5, 3, 2, 1)
+"""Numbers of query examples per class to try if classes are too small for the default."""
 SIZES = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot")
 
 
@@ -179,6 +181,36 @@ def validating(
     """Validation tasks of these sizes, with at most as many classes as their split has."""
     tasks = distribution.split("val")
     return tasks.with_sizes(fillable(tasks, way), shot, query_shot)
+
+
+def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Experiment | None) -> Experiment:
+    """The experiment with as many query examples as the classes allow, if their number is not set.
+
+    earlier: the experiment that is resumed, whose number is used.
+
+    Raises the `UserError` of tasks with the requested sizes if one query example is too many.
+    """
+    if experiment.query_shot is not None:
+        return experiment
+    if earlier is not None:
+        return replace(experiment, query_shot=earlier.query_shot)
+    refused: UserError | None = None
+    for query_shot in (None, *FEWER_QUERIES):
+        fewer = replace(experiment, query_shot=query_shot)
+        try:
+            fewer.training_tasks(tasks.split("train")).check()
+            validating(tasks, fewer.way, fewer.shot, fewer.query_shot).check()
+        except UserError as error:
+            refused = refused or error
+            continue
+        if query_shot is not None:
+            note(
+                "fewer-queries",
+                f"Classes are small: each task has {count_of(query_shot, 'query example')} per class.",
+            )
+        return fewer
+    assert refused is not None, "else the sizes are taken"
+    raise refused
 
 
 def fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:

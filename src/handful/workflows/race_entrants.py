@@ -14,7 +14,7 @@ from handful.evaluation.scoring import Evaluation, evaluate, metric_of
 from handful.events import OnEvent, StepEvent, Stop, StoppedError, until
 from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PretrainedBlocks
-from handful.learners.transfer import Pretrained as PretrainedNetwork
+from handful.learners.transfer import PretrainedNetwork
 from handful.metrics import Metric
 from handful.notes import note
 from handful.storage import read_tensors, write_tensors

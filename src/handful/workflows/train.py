@@ -9,7 +9,7 @@ from pathlib import Path
 
 from handful.engine.cost import give_back_memory
 from handful.engine.devices import device_named
-from handful.errors import HandfulError, UserError
+from handful.errors import HandfulError, UserError, count_of
 from handful.evaluation.scoring import metric_of
 from handful.events import OnEvent, Stop, StoppedError, ignore
 from handful.models.meta_model import MetaModel, folder_to_bring
@@ -25,7 +25,7 @@ from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, togeth
 from handful.training.workers import place as place_of
 from handful.workflows.encoder_race import encoder_raced, tuning_settings
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
-from handful.workflows.experiment import Experiment, continued, note_fewer_classes, validating
+from handful.workflows.experiment import Experiment, continued, note_fewer_classes, validating, with_queries
 from handful.workflows.race_end import finished
 from handful.workflows.race_entrants import Track
 from handful.workflows.race_record import RaceRecord
@@ -64,13 +64,16 @@ def train(
     rank, count = place_of(workers)
     check_trusted(experiment.source.encoder or "", trust, "encoder")
     experiment = with_encoder_to_bring(with_way_of_tuning(experiment))
+    going_on = resume and is_run(path)
     if tasks is None:
         source = experiment.source
         there = device_named(experiment.settings.get("device", "cpu"))
-        going_on = resume and is_run(path)  # with vectors from the cache
+        # Where it goes on, vectors come from the cache.
         tasks = continued(source, path, trust) if going_on else source.open(trust=trust, device=there)
     distribution = tasks
     experiment = experiment.settled(distribution)
+    earlier = Experiment.from_config(Run(path).config()) if going_on else None
+    experiment = with_queries(experiment, distribution, earlier)
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
 
@@ -94,8 +97,9 @@ def train(
             if experiment.warm_start is not None and (seen := trained_on(experiment.warm_start, data)):
                 note(
                     "trained-on-test",
-                    f"The weights of {experiment.warm_start} were trained on examples of {len(seen)} names of the test "
-                    f"split, such as {seen[0]!r}: scores on them are too good. Use its data and seed for equal splits.",
+                    f"The weights of {experiment.warm_start} were trained on examples of "
+                    f"{count_of(len(seen), 'name')} of the test split, such as {seen[0]!r}: scores on them are too "
+                    f"good. Use its data and seed for equal splits.",
                 )
             run = Run.open(path, experiment.config() | start, data=data, resume=resume, force=force)
         sharing = partial(with_workers, experiment, path, count, trust)

@@ -22,7 +22,7 @@ from handful.training.run import Run, check_free, check_same
 from handful.training.settings import DEFAULT_STEPS, Settings
 from handful.types import Kind
 from handful.workflows.encoder_tuning import with_encoder_to_bring, with_way_of_tuning
-from handful.workflows.experiment import Experiment, continued, validating
+from handful.workflows.experiment import Experiment, continued, validating, with_queries
 
 FILE, FORMAT = "tuning.json", "handful tuning"
 FRACTION = 4
@@ -171,6 +171,8 @@ def tune(
     source = experiment.source
     distribution = source.open(trust=trust) if earlier is None else continued(source, path, trust)
     experiment = experiment.settled(distribution)
+    searched = None if earlier is None else Experiment.from_config(earlier["experiment"])
+    experiment = with_queries(experiment, distribution, searched)
     config = _as_read(experiment.config() | experiment.start())
     data, saved = distribution.contents(), []
     if earlier is not None:
