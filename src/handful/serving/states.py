@@ -180,8 +180,8 @@ def opened_model(given: MetaModel | str | Path, trust: Sequence[str]) -> MetaMod
     model = given if isinstance(given, MetaModel) else MetaModel.from_pretrained(given, trust=trust)
     if model.pipeline is not None and type(model.pipeline).of_task is not InputPipeline.of_task:
         raise UserError(
-            "Tasks of this model are tables with differing columns, but a store needs common columns. Use "
-            "`MetaModel.adapt`."
+            "Tasks of this model are tables with differing columns, but a store needs common columns. Adapt to each "
+            "table with `handful adapt`, or train on tables with common columns."
         )
     return model
 
