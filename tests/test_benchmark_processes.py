@@ -43,7 +43,7 @@ def started(*command: str, folder: Path) -> subprocess.Popen:
     )
 
 
-def left_after(number: int, process: subprocess.Popen, *, children: int, patience: float = 3) -> set[int]:
+def left_after(number: int, process: subprocess.Popen, *, children: int, patience: float = 30) -> set[int]:
     """What is left of so many children, and theirs, so many seconds after a signal to the process."""
     own: set[int] = set()
     try:
@@ -104,4 +104,4 @@ def test_a_killed_benchmark_leaves_no_pool(tmp_path):
     """Its processes are two, and one that Python starts beside them."""
     command = ("-m", "benchmarks.memorization", "--processes", "2", "--seeds", "1", "--steps", "100000")
     # They end once they have imported what they need, if the benchmark was killed before.
-    assert not left_after(signal.SIGKILL, started(sys.executable, *command, folder=tmp_path), children=3, patience=30)
+    assert not left_after(signal.SIGKILL, started(sys.executable, *command, folder=tmp_path), children=3)

@@ -843,14 +843,19 @@ def test_help_imports_nothing_heavy():
 
 
 def test_help_is_quick():
-    """It takes 0.15 s of a core here and may take 0.4 s; twice that is allowed, since machines that test are busy."""
-    seconds = []
-    for _ in range(3):
+    """It takes three times as long as to import what it is written with; importing torch takes twenty times as long."""
+
+    def seconds(*arguments):
         start = os.times()
-        subprocess.run([sys.executable, "-m", "handful", "--help"], capture_output=True, check=True, env=os.environ)
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
         end = os.times()
-        seconds.append(end.children_user - start.children_user + end.children_system - start.children_system)
-    assert 0 < min(seconds) < 0.8
+        return end.children_user - start.children_user + end.children_system - start.children_system
+
+    imported, helped = (
+        min(seconds(*arguments) for _ in range(2))
+        for arguments in (("-c", "import typer, rich.table"), ("-m", "handful", "--help"))
+    )
+    assert 0 < helped < 7 * imported
 
 
 @pytest.mark.slow
@@ -872,6 +877,8 @@ def test_without_a_learner_the_time_is_spent_on_the_best_and_a_recipe_is_refused
     keys = ("ridge-probe", "cnp", "pooled")
     monkeypatch.setattr("handful.workflows.auto.candidates", lambda race, tasks: [LEARNERS[key] for key in keys])
     monkeypatch.setattr("handful.workflows.race_entrants.PROBING", 100.0)
+    # Else a machine that is busy leaves out what it has no time for.
+    monkeypatch.setattr("handful.workflows.race_record.RaceRecord.left", property(lambda record: record.seconds))
     shops = ("train", "--tasks", home / "shops.csv", "--task", "shop", "--target", "sold", "--drop", "good")
     result = done(*shops, "--minutes", 0.03, "-o", tmp_path / "run")
     assert all(key in result.stdout for key in keys)

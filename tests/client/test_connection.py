@@ -296,7 +296,7 @@ def loopback():
                 self.send_response(200)
                 self.send_header("content-length", "1000")
                 self.end_headers()
-                for _ in range(100):
+                for _ in range(1000):
                     try:
                         self.wfile.write(b" ")
                     except OSError:
@@ -348,7 +348,7 @@ def test_an_answer_that_trickles_is_given_up(loopback):
 
     with pytest.raises(HandfulError, match="in time"):
         anyio.run(awaiting)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 10, "it would trickle for 20 seconds"
 
 
 def test_nobody_there():

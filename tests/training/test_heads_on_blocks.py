@@ -1,6 +1,5 @@
 """Heads on a pre-trained network: switched on where validation classes say so, with honest probabilities."""
 
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -151,12 +150,19 @@ def test_a_network_goes_on_as_a_copy_on_tasks_of_a_high_way(monkeypatch):
 
 
 def test_steps_of_meta_training_fit_into_the_time_and_change_nothing(monkeypatch):
-    monkeypatch.setattr(heads.Training, "timed", lambda training: (0.5, 1.0))
+    clock, timing = {"now": 0.0}, {"takes": 0.0}
+
+    def timed(training):
+        clock["now"] += timing["takes"]
+        return 0.5, 1.0
+
+    monkeypatch.setattr(heads, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+    monkeypatch.setattr(heads.Training, "timed", timed)
     tasks = pool(noise=1.0, each=4)
     learner = built(tasks, "mlp", backbone_options={"hidden": (6,)})
     before = digest_of(learner.state_dict())
     assert steps_within(learner, tasks, 12.4, validation=tasks, plan="vmap") == 20  # and two validations
-    monkeypatch.setattr(heads.Training, "timed", lambda training: time.sleep(0.5) or (0.5, 1.0))
+    timing["takes"] = 0.5
     assert steps_within(learner, tasks, 12.4, validation=tasks, plan="vmap") == 19, "timing them is in the time"
     assert digest_of(learner.state_dict()) == before
 
