@@ -158,9 +158,10 @@ def cases() -> list[tuple[type[Learner], Problem]]:
     return [(cls, problem) for _, cls in LEARNERS.items() for problem in PROBLEMS if can(cls, problem.spec)]
 
 
-def images_slow(found: list[tuple[type[Learner], Problem]]) -> list[Any]:
-    """The same cases, of which those of images are slow tests: they take as long as all others, which stay."""
-    return [pytest.param(*case, marks=pytest.mark.slow if case[1] is IMAGES else ()) for case in found]
+def slow_on(found: list[tuple[type[Learner], Problem]], *problems: Problem) -> list[Any]:
+    """The same cases, of which those on these problems are slow tests: on images they take as long as all others, and
+    on shared labels as on rows, for nearly the same learners."""
+    return [pytest.param(*case, marks=pytest.mark.slow if case[1] in problems else ()) for case in found]
 
 
 def can(cls: type[Learner], spec: TaskSpec) -> bool:

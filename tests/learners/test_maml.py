@@ -32,7 +32,7 @@ from handful.types import Examples, stack
 from tasks.test_augmentation import Coded
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("problem", [ROWS, VALUES], ids=str)
 @pytest.mark.parametrize("head", ["shared", "slots"])
 def test_the_meta_gradient_is_exact_for_any_number_of_steps(problem, steps, head):
@@ -45,7 +45,8 @@ def test_the_meta_gradient_is_exact_for_any_number_of_steps(problem, steps, head
 @pytest.mark.parametrize("plan", [Plan("vmap"), Plan("loop")], ids=str)
 def test_the_meta_gradient_is_exact_through_convolutions_and_learned_rates(normalization, plan):
     learner = IMAGES.learner(MAML, inner_steps=2, learn_inner_lr=True, normalization=normalization)
-    check_meta_gradient(learner, IMAGES, plan=plan, tasks=stack([IMAGES.task(seed=3), IMAGES.task(seed=4)]))
+    tasks = stack([IMAGES.task(seed=3), IMAGES.task(seed=4)])
+    check_meta_gradient(learner, IMAGES, plan=plan, tasks=tasks, alone=plan.backend == "loop")
 
 
 @pytest.mark.parametrize("cls", [MAML, ANIL, MetaSGD, ImplicitMAML, Reptile, MetaLSTM, CAVIA])
@@ -229,7 +230,7 @@ def test_rates_are_learned_only_when_asked_and_start_at_the_rate_given():
 def test_the_meta_gradient_of_the_multi_step_loss_is_exact(plan, progress):
     learner = VALUES.learner(MAML, inner_steps=3, learn_inner_lr=True, inner_lr_per_step=True, multi_step_until=0.5)
     learner.progress.fill_(progress)
-    check_meta_gradient(learner, VALUES, plan=Plan.parse(plan))
+    check_meta_gradient(learner, VALUES, plan=Plan.parse(plan), alone=plan == "loop")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from contracts.problems import IMAGES, ROWS, SHARED, VALUES, cases, images_slow, name_of
+from contracts.problems import IMAGES, ROWS, SHARED, VALUES, cases, name_of, slow_on
 from handful.engine import parts
 from handful.engine.over_tasks import over_tasks
 from handful.errors import DataError, DivergedError, HandfulError, UserError
@@ -24,7 +24,7 @@ from handful.registry import LEARNERS
 from handful.types import Categorical, Gaussian, TaskSpec
 from noted import noted
 
-each_case = pytest.mark.parametrize(("cls", "problem"), images_slow(cases()), ids=name_of)
+each_case = pytest.mark.parametrize(("cls", "problem"), slow_on(cases(), IMAGES), ids=name_of)
 CLASSES = ROWS.spec
 
 
