@@ -57,8 +57,9 @@ class Reading(NamedTuple):
 class Dialect(NamedTuple):
     """How a file writes numbers and dates.
 
-    decimal: its decimal mark, None if no cell decides. dates: which of day and month comes first, likewise. grouped:
-        whether thousands may be separated; otherwise numbers are in standard form.
+    decimal: its decimal mark, None if no cell decides.
+    dates: which of day and month comes first, likewise.
+    grouped: whether thousands may be separated; otherwise numbers are in standard form.
     """
 
     decimal: Mark | None = None
@@ -73,8 +74,9 @@ PROGRAM = Dialect(".", None, grouped=False)
 class Readings(NamedTuple):
     """What each of n texts may be.
 
-    values: `(5, n)`, by the ways of `WAYS`; NaN where a text is no number in that way. units: n. codes: `(n,)`, which
-    texts are numbers with a leading zero.
+    values: `(5, n)`, by the ways of `WAYS`; NaN where a text is no number in that way.
+    units: n.
+    codes: `(n,)`, which texts are numbers with a leading zero.
     """
 
     values: np.ndarray

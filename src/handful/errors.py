@@ -75,9 +75,9 @@ class HandfulError(Exception):
 
     message: what is wrong, with names from the user's data; shown unchanged.
     code: of `CODES`; the class's own if not given.
-    field: the part of the arguments that is wrong. hint: the way out, which names parameters as `{way}` and contains
-        nothing from outside: each interface spells them in its own way, and a name in braces in the user's data is
-        never replaced.
+    field: the part of the arguments that is wrong.
+    hint: the way out, which names parameters as `{way}` and contains nothing from outside: each interface spells them
+        in its own way, and a name in braces in the user's data is never replaced.
     """
 
     default_code: ClassVar[str] = "failed"
@@ -140,8 +140,9 @@ class ArtifactError(HandfulError):
 
 
 class OverloadedError(HandfulError):
-    """The service has more work than it can do in time, and did not start this. retry_after: seconds after which to
-    retry.
+    """The service has more work than it can do in time, and did not start this.
+
+    retry_after: seconds after which to retry.
     """
 
     default_code = "overloaded"

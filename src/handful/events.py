@@ -9,11 +9,15 @@ from typing import Protocol, TypeAlias
 class PlanEvent:
     """Meta-training is about to take its first step: the learner, the tasks and the plan.
 
-    parameters: how many numbers are trained. way, shot: of the training tasks, a pair where they vary. per_step: of
-    these tasks, how many a step takes. inputs: a description of the encoded inputs; None without a pipeline.
-    small_tasks: how small tasks are used; None without any. plan: how a meta-batch is run; None if nothing is
-    meta-trained. workers: processes that share each step. Not compared: seconds: the expected time, if a step was
-    timed. bytes: the largest expected size of the process, if known.
+    parameters: how many numbers are trained.
+    way, shot: of the training tasks, a pair where they vary.
+    per_step: of these tasks, how many a step takes.
+    inputs: a description of the encoded inputs; None without a pipeline.
+    small_tasks: how small tasks are used; None without any.
+    plan: how a meta-batch is run; None if nothing is meta-trained.
+    workers: processes that share each step.
+    seconds: the expected time, if a step was timed; not compared.
+    bytes: the largest expected size of the process, if known; not compared.
     """
 
     parameters: int
@@ -33,8 +37,11 @@ class PlanEvent:
 class StepEvent:
     """Progress of some work: a meta-step, a batch of pre-training, or a batch of tasks.
 
-    work: such as "meta-training". loss: the mean meta-loss of a meta-step. Not compared: unit: what is counted. why:
-        the purpose of the work. seconds: expected for the rest, if measured beforehand.
+    work: such as "meta-training".
+    loss: the mean meta-loss of a meta-step.
+    unit: what is counted; not compared, as the next two.
+    why: the purpose of the work.
+    seconds: expected for the rest, if measured beforehand.
     """
 
     work: str
@@ -50,8 +57,9 @@ class StepEvent:
 class ValidationEvent:
     """The score on validation tasks after a meta-step, reported before the `StepEvent` of that step.
 
-    metric: its name. diverged: on how many draws no prediction is finite. undefined: on how many the score is
-        undefined.
+    metric: its name.
+    diverged: on how many draws no prediction is finite.
+    undefined: on how many the score is undefined.
     """
 
     step: int
@@ -77,7 +85,10 @@ class NoteEvent:
 
 @dataclass(frozen=True)
 class DoneEvent:
-    """Some work has ended. seconds: its time, including that before an interruption."""
+    """Some work has ended.
+
+    seconds: its time, including that before an interruption.
+    """
 
     work: str
     seconds: float

@@ -15,9 +15,11 @@ FORMATS = (*SAFE, "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
 class Limits:
     """Limits on reading one file.
 
-    bytes: of its content, unpacked, and of the table or arrays that it makes. rows: of a table or of arrays, and lines
-    of texts. pixels: of an image, by its header. images: of a folder, in all its class folders. formats: of images, by
-    Pillow's names, regardless of the file's name.
+    bytes: of its content, unpacked, and of the table or arrays that it makes.
+    rows: of a table or of arrays, and lines of texts.
+    pixels: of an image, by its header.
+    images: of a folder, in all its class folders.
+    formats: of images, by Pillow's names, regardless of the file's name.
     """
 
     bytes: int

@@ -15,8 +15,9 @@ class Note:
 
     code: what kind of note, such as "left-out".
     message: for the user, as it is.
-    field: the part of the arguments that it is about. count: of the affected things, such as cells. hint: an
-        alternative, which names parameters as `{way}`, like the hints of errors.
+    field: the part of the arguments that it is about.
+    count: of the affected things, such as cells.
+    hint: an alternative, which names parameters as `{way}`, like the hints of errors.
     """
 
     code: str

@@ -22,7 +22,9 @@ INPUT = numbered("Input")
 class Origin(NamedTuple):
     """What messages call labels, targets or names of some values.
 
-    whole: all of them. place: one of them. noun: what one is.
+    whole: all of them.
+    place: one of them.
+    noun: what one is.
     """
 
     whole: str

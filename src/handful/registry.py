@@ -19,8 +19,10 @@ Member = TypeVar("Member")
 class Registry(Generic[Member]):
     """Names to members of one kind.
 
-    noun: what a member is called in messages. home: the package or module whose import registers handful's own
-    members; it is also the entry-point group for those of other packages. more: other modules with members.
+    noun: what a member is called in messages.
+    home: the package or module whose import registers handful's own members; it is also the entry-point group for those
+        of other packages.
+    more: other modules with members.
     """
 
     def __init__(self, noun: str, home: str, *more: str) -> None:

@@ -22,9 +22,11 @@ from handful.written_columns import WrittenColumns
 class Table:
     """A table in memory. Rows are counted from 1 in messages and ids, without the header.
 
-    name: what messages call it. arrow: its columns, as Arrow has them. header: whether its file has a row above the
-    first one, which names the columns. given: how its texts write numbers and dates where no cell decides. kept: which
-    rows of its file are here, None for all.
+    name: what messages call it.
+    arrow: its columns, as Arrow has them.
+    header: whether its file has a row above the first one, which names the columns.
+    given: how its texts write numbers and dates where no cell decides.
+    kept: which rows of its file are here, None for all.
     """
 
     name: str

@@ -17,7 +17,8 @@ ROW = numbered("row", 1)
 class TextColumn:
     """A column of texts, each different one of which is read once.
 
-    column: of Arrow. grouped: see `Dialect`.
+    column: of Arrow.
+    grouped: see `Dialect`.
     """
 
     def __init__(self, column: Any, grouped: bool) -> None:
@@ -84,7 +85,8 @@ QUESTIONS = (
 class WrittenColumns:
     """The columns of texts of one file.
 
-    source, row: what messages call it, and each of its rows. given: what holds where no cell decides.
+    source, row: what messages call it, and each of its rows.
+    given: what holds where no cell decides.
     """
 
     def __init__(self, source: str, columns: Mapping[str, Any], given: Dialect, row: Place = ROW) -> None:

@@ -12,8 +12,8 @@ class Interruption:
     """Within this context, the first Ctrl-C sets `stop` if the work can be resumed; otherwise it interrupts at once, as
     a second Ctrl-C does. Work that was stopped raises `KeyboardInterrupt`, too.
 
-    on_event: receives the events that `hear` gets. from_the_start: whether the work can be resumed before the first
-        event.
+    on_event: receives the events that `hear` gets.
+    from_the_start: whether the work can be resumed before the first event.
     """
 
     def __init__(self, on_event: OnEvent, *, from_the_start: bool = False) -> None:

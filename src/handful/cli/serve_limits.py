@@ -17,7 +17,10 @@ Some = TypeVar("Some", RequestLimits, Quotas)
 
 
 class ServerLimits(NamedTuple):
-    """The limits of a server. state_bytes: for the states of one model in memory."""
+    """The limits of a server.
+
+    state_bytes: for the states of one model in memory.
+    """
 
     requests: RequestLimits
     quotas: Quotas

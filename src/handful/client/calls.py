@@ -26,8 +26,8 @@ class Call(Generic[Answer]):
     body: what is sent, see `handful.client.content`; None: nothing.
     in_parts: whether the server takes large images of the body in parts.
     content: bytes that are sent as they are, in place of a body.
-    changes: whether it changes a task that is there. expected: the version that it then has to be at, else the server
-        refuses; None: any.
+    changes: whether it changes a task that is there.
+    expected: the version that it then has to be at, else the server refuses; None: any.
     idempotency_key: by which the server recognizes a repeated request.
     repeatable: whether it may be sent again where it is unknown what became of it.
     first: the number of its first input among those of a call of several requests, which errors are counted from.

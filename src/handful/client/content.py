@@ -12,7 +12,10 @@ JSON_ALONE = 2 * 2**20
 
 
 class Part(NamedTuple):
-    """A part of a request. media: its type."""
+    """A part of a request.
+
+    media: its type.
+    """
 
     name: str
     content: bytes

@@ -32,7 +32,10 @@ LONGEST_DEADLINE = 60.0
 
 @dataclass(frozen=True)
 class Send:
-    """A step: send the call. seconds: within which it has to be answered."""
+    """A step: send the call.
+
+    seconds: within which it has to be answered.
+    """
 
     call: Call[Any]
     seconds: float
@@ -47,7 +50,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Reply:
-    """What comes back. headers: with small letters."""
+    """What comes back.
+
+    headers: with small letters.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -63,8 +69,8 @@ class Patience:
 
     seconds: of one call of a verb, with all its attempts and waits.
     attempts: of one request.
-    now: a clock, in seconds. drawn: a random number between two, by which clients that failed together do not come
-        again together.
+    now: a clock, in seconds.
+    drawn: a random number between two, by which clients that failed together do not come again together.
     """
 
     seconds: float = 60.0

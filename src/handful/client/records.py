@@ -39,8 +39,10 @@ class RemoteEstimate:
 class RemoteTask:
     """A task, and the version that predicts for it.
 
-    version: its number. labels: class names by number; None for regression. targets: names of the predicted values,
-    where they have some. examples: how many it was adapted to.
+    version: its number.
+    labels: class names by number; None for regression.
+    targets: names of the predicted values, where they have some.
+    examples: how many it was adapted to.
     estimate: how well it does on its own examples, where that was measured.
     keep_examples: whether the server keeps its examples, without which it cannot change.
     deleted_at: since when it is deleted; it can be restored for 7 days.
@@ -65,7 +67,9 @@ class RemoteTask:
 class RemotePredictions:
     """What one version of a task predicts.
 
-    model: by which model. predictions: one for each input. notes: on the inputs.
+    model: by which model.
+    predictions: one for each input.
+    notes: on the inputs.
     """
 
     task: str
@@ -99,8 +103,9 @@ class RemoteReceipt:
 class RemoteDifference:
     """In what a version differs from its parent.
 
-    added, removed: ids of examples. relabeled: of those that are in place of an earlier one with the same input, by its
-    id. labels_added, labels_removed: names of classes.
+    added, removed: ids of examples.
+    relabeled: of those that are in place of an earlier one with the same input, by its id.
+    labels_added, labels_removed: names of classes.
     """
 
     added: tuple[str, ...] = ()
@@ -138,7 +143,12 @@ class RemoteVersion:
 
 @dataclass(frozen=True)
 class RemoteExample:
-    """A labeled example. input: as the wire has it. label: of a class; value: of a regression."""
+    """A labeled example.
+
+    input: as the wire has it.
+    label: of a class.
+    value: of a regression.
+    """
 
     id: str
     input: Any
@@ -150,7 +160,8 @@ class RemoteExample:
 class RemoteModel:
     """A model of the server.
 
-    kind: "classification" or "regression". targets: names of the predicted values.
+    kind: "classification" or "regression".
+    targets: names of the predicted values.
     takes: what its inputs are, in words.
     """
 
@@ -234,7 +245,10 @@ class RemoteKey:
 
 @dataclass(frozen=True)
 class RemoteUsage:
-    """What a tenant has in the store, with all versions. quotas: the most that it and each of its tasks may have."""
+    """What a tenant has in the store, with all versions.
+
+    quotas: the most that it and each of its tasks may have.
+    """
 
     tasks: int
     examples: int
@@ -261,7 +275,10 @@ class RemoteAuditEntry:
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """Some of a list. next_after: what to ask for the following ones with."""
+    """Some of a list.
+
+    next_after: what to ask for the following ones with.
+    """
 
     data: tuple[Item, ...]
     has_more: bool

@@ -15,8 +15,9 @@ class RemoteError(HandfulError):
     """The server, or a proxy before it, failed or cannot be reached.
 
     slug: the kind of problem, as `handful.errors.CODES` has them; "" if the response is not a problem of the service.
-        status: of the response; None without one. request_id: the id of the request in the server's log. errors: all
-        errors, if several: pointer, code and detail of each.
+    status: of the response; None without one.
+    request_id: the id of the request in the server's log.
+    errors: all errors, if several: pointer, code and detail of each.
     """
 
     slug = ""

@@ -17,7 +17,8 @@ DISTINCT_NUMBERS = 8
 class Finding:
     """One result of the doctor.
 
-    check: its name, such as "overlap" or "memorization". message: the result, and on how much data.
+    check: its name, such as "overlap" or "memorization".
+    message: the result, and on how much data.
     hint: the way out, with parameters as in the hint of a `HandfulError`.
     """
 

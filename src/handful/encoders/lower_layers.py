@@ -19,9 +19,10 @@ TOLERANCE = 1e-4
 
 
 class LowerOutputs:
-    """The outputs of the lower layers of a network, by the content of the example. While they are used, the lower
-    layers are skipped, and the first trained one starts from them. Parts outside the layers, such as the embedding of
-    tokens, are still computed. All copies of the network share them.
+    """The outputs of the lower layers of a network, by the content of the example.
+
+    While they are used, the lower layers are skipped, and the first trained one starts from them. Parts outside the
+    layers, such as the embedding of tokens, are still computed. All copies of the network share them.
 
     network: whose layers are switched.
     layers: the names of all layers, first to last; see `layers_of`.
@@ -138,7 +139,10 @@ class _State(threading.local):
 
 
 class _ReachedError(Exception):
-    """The first trained layer is to start. outputs: of those below it."""
+    """The first trained layer is to start.
+
+    outputs: of those below it.
+    """
 
     def __init__(self, outputs: Tensor) -> None:
         super().__init__()

@@ -218,7 +218,8 @@ def _check_modules(folder: Path) -> None:
 class TokenNetwork(nn.Module):
     """The network of an encoder of texts, from tokens to vectors.
 
-    parts: the modules of sentence-transformers. padding: the token that stands behind those of a text in a batch.
+    parts: the modules of sentence-transformers.
+    padding: the token that stands behind those of a text in a batch.
     """
 
     def __init__(self, parts: Sequence[nn.Module], padding: int) -> None:

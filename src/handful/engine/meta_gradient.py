@@ -30,8 +30,9 @@ Leaf: TypeAlias = tuple[Tensor, list[Tensor]]
 class MetaGradient:
     """Losses and meta-gradients of a learner under one plan, for as long as its parameters stay the same objects.
 
-    `learner(task, spec, noise)` is the meta-loss of one task. precision: of the network's forward pass, see
-    `in_bfloat16`.
+    `learner(task, spec, noise)` is the meta-loss of one task.
+
+    precision: of the network's forward pass, see `in_bfloat16`.
     """
 
     def __init__(self, learner: nn.Module, plan: Plan, precision: Precision = "fp32") -> None:

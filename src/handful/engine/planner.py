@@ -55,8 +55,9 @@ COMPILE_AFTER = 120.0
 class PlanTrial:
     """A plan that was tried on a meta-batch.
 
-    bytes: predicted for its graphs (None: unknown). times: seconds of each meta-step; the first warms up. note: why it
-        did not run.
+    bytes: predicted for its graphs (None: unknown).
+    times: seconds of each meta-step; the first warms up.
+    note: why it did not run.
     """
 
     plan: Plan

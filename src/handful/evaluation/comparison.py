@@ -18,7 +18,8 @@ class Row:
     """One learner's line of a comparison.
 
     against, paired: the learner it is compared with on the tasks of both, and by how much it is better (positive).
-    gap: the same in the unit that scores are shown in. behind: see `Evaluation.behind`, against the same learner.
+    gap: the same in the unit that scores are shown in.
+    behind: see `Evaluation.behind`, against the same learner.
     chosen: options chosen on validation tasks.
     """
 
@@ -79,9 +80,9 @@ class Bought:
 class Comparison:
     """A learner and the ladder on one setting: the learner's row first, then the baselines from best to worst.
 
-    alone: the name of the baseline that represents all that learn from each task alone; None without one. way: of the
-        best baseline that uses other tasks too; None without one. aside: of baselines that decide nothing, being
-        scored on too few tasks.
+    alone: the name of the baseline that represents all that learn from each task alone; None without one.
+    way: of the best baseline that uses other tasks too; None without one.
+    aside: of baselines that decide nothing, being scored on too few tasks.
     """
 
     rows: list[Row]

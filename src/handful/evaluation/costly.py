@@ -30,9 +30,11 @@ PART_FOR_CHOOSING = 0.5
 class Climb:
     """A costly baseline in progress: its scores so far.
 
-    seconds: per task. measured: see `scoring.evaluate`. found, chosen: its scores, and the options for them.
-        by_default: whether these are its defaults for lack of time to choose. first, least: on how many tasks it is
-        scored first, and at least.
+    seconds: per task.
+    measured: see `scoring.evaluate`.
+    found, chosen: its scores, and the options for them.
+    by_default: whether these are its defaults for lack of time to choose.
+    first, least: on how many tasks it is scored first, and at least.
     """
 
     rung: Rung
@@ -54,9 +56,9 @@ class Climb:
 class Costly:
     """The results of the costly baselines.
 
-    comparison: with those that were scored. left_out: the names of those skipped for lack of time, with the seconds
-        that a task takes (None: not measured). by_default: the names of those with default options for lack of time to
-        choose.
+    comparison: with those that were scored.
+    left_out: the names of those skipped for lack of time, with the seconds that a task takes (None: not measured).
+    by_default: the names of those with default options for lack of time to choose.
     """
 
     comparison: Comparison

@@ -23,8 +23,10 @@ class Equivalence:
     """A learner with `shot` examples scores as the conventional way with `factor * shot`.
 
     low, high: the 95 % interval of the factor over tasks. An infinite value or end means that the conventional way does
-    not reach the score with the `most` examples tried, 0 that it reaches it with the `fewest`. tasks: how many the
-    interval is over. score: the learner's. curve: of the conventional way.
+        not reach the score with the `most` examples tried, 0 that it reaches it with the `fewest`.
+    tasks: how many the interval is over.
+    score: the learner's.
+    curve: of the conventional way.
     """
 
     shot: int

@@ -28,7 +28,8 @@ class Interval:
     """A mean with its 95 % interval over `tasks` independent units.
 
     diverged: how many draws had a prediction that is not finite. They count as wrong in an accuracy, and are left out
-    of the mean of what has no worst value, such as an error. undefined: how many have no score, and are left out.
+        of the mean of what has no worst value, such as an error.
+    undefined: how many have no score, and are left out.
     """
 
     mean: float

@@ -23,8 +23,10 @@ FEWEST_CHOOSING, PART_FOR_CHOOSING = 5, 4
 class Pace:
     """How long a learner takes to be scored.
 
-    seconds: for a task. most: tasks that together contain all rows of the data, if features of a row are computed only
-        once: more tasks take no longer. Otherwise infinite. choices: how often it is scored on validation tasks.
+    seconds: for a task.
+    most: tasks that together contain all rows of the data, if features of a row are computed only once: more tasks take
+        no longer. Otherwise infinite.
+    choices: how often it is scored on validation tasks.
     """
 
     seconds: float

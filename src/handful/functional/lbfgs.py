@@ -17,8 +17,9 @@ ROUNDING = 10
 class Secants(NamedTuple):
     """The history of a descent, as far as it determines the curvature.
 
-    moves: `(pairs, n)`, of length 1, the newest last; rows of zeros for missing ones. changes: `(pairs, n)`, by which
-    the gradient changed along them, per unit of length. row, slope: the weights `(n,)` and gradient at the last look.
+    moves: `(pairs, n)`, of length 1, the newest last; rows of zeros for missing ones.
+    changes: `(pairs, n)`, by which the gradient changed along them, per unit of length.
+    row, slope: the weights `(n,)` and gradient at the last look.
     """
 
     moves: Tensor

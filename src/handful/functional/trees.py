@@ -21,8 +21,9 @@ class Trees(NamedTuple):
     else to `right`. A leaf is its own left and right.
 
     feature, threshold, left, right, value, missing_left: `(outputs * ITERATIONS * NODES,)` each, thresholds and values
-    in double precision. base: `(outputs,)`, what the values of a row's leaves are added to. depth: `()`, the number of
-    steps that take any row to a leaf.
+        in double precision.
+    base: `(outputs,)`, what the values of a row's leaves are added to.
+    depth: `()`, the number of steps that take any row to a leaf.
     """
 
     feature: Tensor

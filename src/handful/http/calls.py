@@ -39,7 +39,9 @@ log = logging.getLogger("handful.http")
 class Server:
     """What all requests share.
 
-    service: what does the work. batcher: the queues of all that is done in threads. limits: of each request.
+    service: what does the work.
+    batcher: the queues of all that is done in threads.
+    limits: of each request.
     spool: the folder for uploads.
     """
 
@@ -96,8 +98,11 @@ class Server:
 class _Change:
     """A change that others wait for.
 
-    terms: the key in whose name it is, and the version that it expects. work: makes it, in a thread.
-    started: whether it runs, or has. answer: what it returns. wanted: how many requests wait for that.
+    terms: the key in whose name it is, and the version that it expects.
+    work: makes it, in a thread.
+    started: whether it runs, or has.
+    answer: what it returns.
+    wanted: how many requests wait for that.
     """
 
     terms: tuple[str, int | None]

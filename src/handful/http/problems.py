@@ -36,8 +36,11 @@ DETAILS = {404: "This path does not exist.", 405: "This path does not support th
 class Problem:
     """What a response says of something that went wrong.
 
-    slug: of `KINDS`. detail: for people. errors: what is wrong in which part of the content, see `fault`.
-    status: the kind's by default. headers: further ones of the response.
+    slug: of `KINDS`.
+    detail: for people.
+    errors: what is wrong in which part of the content, see `fault`.
+    status: the kind's by default.
+    headers: further ones of the response.
     """
 
     slug: str

@@ -54,7 +54,10 @@ PROBLEM = {
 
 
 class Exchange(NamedTuple):
-    """A request and its response. request: None for one without content."""
+    """A request and its response.
+
+    request: None for one without content.
+    """
 
     request: Any
     answer: Any

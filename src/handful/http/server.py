@@ -38,8 +38,9 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 class Address:
     """Where a server listens.
 
-    port: 0 for any that is free. behind_proxy: whether another host than this one may be named without TLS, and who
-    a client is comes from the proxy. certificate, key: files of TLS, both or none.
+    port: 0 for any that is free.
+    behind_proxy: whether another host than this one may be named without TLS, and who a client is comes from the proxy.
+    certificate, key: files of TLS, both or none.
     """
 
     host: str = "127.0.0.1"

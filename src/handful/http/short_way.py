@@ -99,7 +99,11 @@ class Head(NamedTuple):
 
 
 class ShortWay:
-    """The short way of one application. server: what all requests share. count: see `Around`."""
+    """The short way of one application.
+
+    server: what all requests share.
+    count: see `Around`.
+    """
 
     def __init__(self, server: Server, count: Count) -> None:
         self.server, self.count = server, count

@@ -16,8 +16,12 @@ NEVER = 1e-3
 
 
 class ExternalMemory(NamedTuple):
-    """rows: `(slots, size)`; usage: `(slots,)`, how much and how lately each was used; reads: `(heads, slots)`, the
-    weights by which each head read last."""
+    """A memory of slots that is read by similarity.
+
+    rows: `(slots, size)`.
+    usage: `(slots,)`, how much and how lately each was used.
+    reads: `(heads, slots)`, the weights by which each head read last.
+    """
 
     rows: Tensor
     usage: Tensor

@@ -12,7 +12,10 @@ from handful.types import Kind
 
 
 class OptionRange(NamedTuple):
-    """Which numbers an option may be. words: as messages and `handful list` say it."""
+    """Which numbers an option may be.
+
+    words: as messages and `handful list` say it.
+    """
 
     words: str
     holds: Callable[[float], bool]

@@ -42,7 +42,10 @@ class PretrainingExamples(Protocol):
 
 
 class Keeper(Protocol):
-    """The storage of a running pre-training, so that it can be resumed. steps: of the stored one; None without one."""
+    """The storage of a running pre-training, so that it can be resumed.
+
+    steps: of the stored one; None without one.
+    """
 
     steps: int | None
 
@@ -54,8 +57,9 @@ class Keeper(Protocol):
 
 
 class Pretraining:
-    """A pre-training in progress: the content of its checkpoint. identity: JSON that distinguishes it from others of
-    the same network.
+    """A pre-training in progress: the content of its checkpoint.
+
+    identity: JSON that distinguishes it from others of the same network.
     """
 
     def __init__(

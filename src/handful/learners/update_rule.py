@@ -32,8 +32,9 @@ FEATURES = DIRECTIONS + 13 + len(HORIZONS)
 class LearnedRule(NamedTuple):
     """An update rule: Adam's step, which a small network scales and bends for each weight on its own.
 
-    network: the small network's weights, which are the meta-parameters. rate: Adam's, which the rule has as long as the
-    network gives zeros. recurrent: whether the network is an LSTM cell, with a memory per weight, or has two layers.
+    network: the small network's weights, which are the meta-parameters.
+    rate: Adam's, which the rule has as long as the network gives zeros.
+    recurrent: whether the network is an LSTM cell, with a memory per weight, or has two layers.
     pairs: of past steps and gradients from which the quasi-Newton direction comes, two numbers each per weight; 0: no
         such direction.
 
@@ -146,8 +147,10 @@ def _squashed(ratio: Tensor) -> Tensor:
 class Observed(NamedTuple):
     """A rule under which a weight named "losses" `(steps,)` ends as the losses after each step.
 
-    The loss that is descended on must not depend on that weight. measure: `(weights, context) -> scalar`. With a
-    `truncation` of n, no meta-gradient passes from one run of n steps to the one before.
+    The loss that is descended on must not depend on that weight.
+
+    measure: `(weights, context) -> scalar`.
+    truncation: n, after which no meta-gradient passes from one run of n steps to the one before; 0: none.
     """
 
     rule: UpdateRule

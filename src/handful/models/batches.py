@@ -53,7 +53,10 @@ class StateKind:
 
 
 class State(NamedTuple):
-    """The state of a task, taken apart so that hundreds are stacked at once. leaves: its tensors."""
+    """The state of a task, taken apart so that hundreds are stacked at once.
+
+    leaves: its tensors.
+    """
 
     kind: StateKind
     leaves: tuple[Tensor, ...]

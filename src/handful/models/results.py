@@ -22,11 +22,11 @@ AT_ONCE = 10_000
 class Result:
     """The prediction for one input.
 
-    label, probability: of the most probable class. probabilities: of all classes by name in the order of the task's
-        labels, or of the top classes, most probable first.
-    value: for regression, in the target's unit, or by name for several targets. deviation: standard deviation of such
-        targets around the value, if the learner `predicts_deviation`. low, high: the interval of 95 % of them,
-        likewise.
+    label, probability: of the most probable class.
+    probabilities: of all classes by name in the order of the task's labels, or of the top classes, most probable first.
+    value: for regression, in the target's unit, or by name for several targets.
+    deviation: standard deviation of such targets around the value, if the learner `predicts_deviation`.
+    low, high: the interval of 95 % of them, likewise.
     """
 
     label: str | None = None
@@ -45,7 +45,8 @@ class Result:
 class Named(Protocol):
     """The names for the parts of a prediction: an adapted task, or a record of one.
 
-    labels: class names by number; None for regression. targets: names of the predicted values.
+    labels: class names by number; None for regression.
+    targets: names of the predicted values.
     """
 
     @property

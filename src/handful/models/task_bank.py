@@ -266,7 +266,9 @@ class _Slab:
 class _Slot:
     """A row of a slab.
 
-    state: a view of the row, not a copy. model: in whose units it predicts. readers: predictions that read it now.
+    state: a view of the row, not a copy.
+    model: in whose units it predicts.
+    readers: predictions that read it now.
     since: when it was written.
     """
 

@@ -34,8 +34,10 @@ class ArrayPipeline(InputPipeline):
     from 0 to 1, `(c, h, w)`. Rows of numbers are scaled by column, other arrays as a whole, by the training rows; far
     values are clipped with a note. Raw numbers are unchanged.
 
-    raw_shape: of one example in the file. images: whether they are bytes of images. spread: of each column, or of all
-    numbers, see `Spread`. group, order: the arrays with the groups and the order that the tasks were made with.
+    raw_shape: of one example in the file.
+    images: whether they are bytes of images.
+    spread: of each column, or of all numbers, see `Spread`.
+    group, order: the arrays with the groups and the order that the tasks were made with.
     """
 
     kind = "arrays"

@@ -22,7 +22,10 @@ SAMPLED = 20
 
 
 class ImageInputs(InputPipeline):
-    """A pipeline that takes images. levels: the values of black and white in training images of more than 8 bits."""
+    """A pipeline that takes images.
+
+    levels: the values of black and white in training images of more than 8 bits.
+    """
 
     kind = "images"
     levels: Levels | None = None

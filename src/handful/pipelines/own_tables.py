@@ -75,8 +75,9 @@ def standardized(values: Tensor, mean: Tensor, rate: Tensor) -> Tensor:
 class ManyTablesPipeline(InputPipeline):
     """Tables with differing columns: each task has its own pipeline, fitted to its examples.
 
-    width: of the inputs. target or label: the column to predict, or "last". order: the column by which support preceded
-    query. It and the columns to drop are left out, in tables with them.
+    width: of the inputs.
+    target or label: the column to predict, or "last".
+    order: the column by which support preceded query. It and the columns to drop are left out, in tables with them.
     """
 
     kind = "tables"
@@ -142,7 +143,9 @@ class ManyTablesPipeline(InputPipeline):
 class OwnTablePipeline(TablePipeline):
     """The table of one task: rows as `TablePipeline` encodes them, laid out by the task's own layout.
 
-    width: of the inputs. layout: see `Layout`, as lists. columns, roles: see `TablePipeline`.
+    width: of the inputs.
+    layout: see `Layout`, as lists.
+    columns, roles: see `TablePipeline`.
     """
 
     kind = "own table"

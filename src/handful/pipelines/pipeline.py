@@ -35,21 +35,20 @@ PIPELINES: Registry[Any] = Registry("input pipeline", "handful.pipelines")
 class InputPipeline(ABC):
     """Turns raw values into `(n, *input_shape)` floats. A subclass with a `kind` is registered under it.
 
-    Attributes:
-        kind: its name on disk.
-        input_shape: shape of one example.
-        group: the column of groups, if the tasks were made with groups, else None. order: the column of time, if the
-            support of the tasks preceded their queries, else None. labels: names of the classes in the order of class
-            numbers, if all tasks share them, else None.
-        targets: names of the predicted values (regression), else empty.
-        unit: of the targets, if the training file writes one.
-        target_mean, target_scale: `(outputs,)`, doubles; a scaled target is (value - target_mean) / target_scale.
-            If targets are not scaled, `(1,)` for all outputs. backbone: the default network for these inputs; "auto"
-            chooses by their shape.
-        backbone_options: of that network.
-        encoded: whether inputs are vectors of a pretrained encoder, or inputs of a tuned one.
-        tuned: whether that encoder is a part of the learner, which trains it.
-        of_one_task: whether it belongs to one adapted task, and is saved with it.
+    kind: its name on disk.
+    input_shape: shape of one example.
+    group: the column of groups, if the tasks were made with groups, else None.
+    order: the column of time, if the support of the tasks preceded their queries, else None.
+    labels: names of the classes in the order of class numbers, if all tasks share them, else None.
+    targets: names of the predicted values (regression), else empty.
+    unit: of the targets, if the training file writes one.
+    target_mean, target_scale: `(outputs,)`, doubles; a scaled target is (value - target_mean) / target_scale. If
+        targets are not scaled, `(1,)` for all outputs.
+    backbone: the default network for these inputs; "auto" chooses by their shape.
+    backbone_options: of that network.
+    encoded: whether inputs are vectors of a pretrained encoder, or inputs of a tuned one.
+    tuned: whether that encoder is a part of the learner, which trains it.
+    of_one_task: whether it belongs to one adapted task, and is saved with it.
     """
 
     kind: ClassVar[str]

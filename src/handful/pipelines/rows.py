@@ -28,9 +28,10 @@ MOST_NAMED = 12
 class RowPipeline(InputPipeline):
     """The base of pipelines for tables: the columns of labels or targets, and their meaning.
 
-    label, target: the column that is predicted. task, group, order: the columns that the tasks were made with.
-    decimal, dates: the formats of the training file, which apply to later files with ambiguous cells. unit: of the
-        target.
+    label, target: the column that is predicted.
+    task, group, order: the columns that the tasks were made with.
+    decimal, dates: the formats of the training file, which apply to later files with ambiguous cells.
+    unit: of the target.
     """
 
     def __init__(
@@ -86,8 +87,8 @@ class TablePipeline(RowPipeline):
     file are ignored; a missing one is an error.
 
     columns: in the order of the outputs, that of their names: `{"name", "median", "width", "clipped"}`, with `"gaps":
-    True` if the training rows have empty cells and `"unit"` if cells have one, or `{"name", "categories"}`. names: in
-    the order of the training file, in which rows without names have them.
+        True` if the training rows have empty cells and `"unit"` if cells have one, or `{"name", "categories"}`.
+    names: in the order of the training file, in which rows without names have them.
     roles: see `RowPipeline`.
     """
 

@@ -18,8 +18,9 @@ class Spread(NamedTuple):
     Neither is affected by a few placeholder values, such as 9.97e36. If the width is 0, the range of all values
     replaces it; if that is 0, too, the column is constant.
 
-    median, width: `(columns,)`. clipped: of each column, whether far values are clipped: not if it is constant or has
-        only two values, which define no scale.
+    median, width: `(columns,)`.
+    clipped: of each column, whether far values are clipped: not if it is constant or has only two values, which define
+        no scale.
     """
 
     median: np.ndarray

@@ -26,9 +26,12 @@ class TextPipeline(RowPipeline):
     All embeddings are divided by one number, the root of their mean square over the training rows. Other columns are
     ignored.
 
-    text: the column. encoder, revision, long_texts: see `TextEncoder`. width: of its inputs here: of its vectors, or of
-    a row of tokens. layers: how many of its last layers are tuned (None: all); 0 if it is frozen. provenance: see
-    `Encoder`. roles: see `RowPipeline`.
+    text: the column.
+    encoder, revision, long_texts: see `TextEncoder`.
+    width: of its inputs here: of its vectors, or of a row of tokens.
+    layers: how many of its last layers are tuned (None: all); 0 if it is frozen.
+    provenance: see `Encoder`.
+    roles: see `RowPipeline`.
     """
 
     kind = "texts"

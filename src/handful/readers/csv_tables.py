@@ -22,8 +22,10 @@ DELIMITERS = ",;\t"
 class Header(NamedTuple):
     """Where the rows of a file begin.
 
-    delimiter: of its cells. lines: how many are above the first row of data, with the one of the names. titles: how
-    many rows are above that. fitting: how many rows have a cell for each name, or all one more.
+    delimiter: of its cells.
+    lines: how many are above the first row of data, with the one of the names.
+    titles: how many rows are above that.
+    fitting: how many rows have a cell for each name, or all one more.
     """
 
     delimiter: str

@@ -22,7 +22,8 @@ LABELS = ("label", "labels", "class", "class_name", "category")
 class Listing(NamedTuple):
     """A table that lists images.
 
-    paths: its column that names them. images: those beside it, by what may name them.
+    paths: its column that names them.
+    images: those beside it, by what may name them.
     """
 
     file: Path

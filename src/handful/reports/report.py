@@ -113,20 +113,29 @@ for setting in load_scores(Path("scores.json"))["settings"]:
 class Report:
     """The results of a learner on tasks.
 
-    title: of the page. tasks: what was evaluated, in one line. comparisons: the learner and the ladder on each setting.
-    selection: how the weights were chosen. seed, plan: those of the run, to repeat it. normalization: the policy of the
-    learner's batch norms. history: rows {"step", "loss", and at validations "val"} of the training.
+    title: of the page.
+    tasks: what was evaluated, in one line.
+    comparisons: the learner and the ladder on each setting.
+    selection: how the weights were chosen.
+    seed, plan: those of the run, to repeat it.
+    normalization: the policy of the learner's batch norms.
+    history: rows {"step", "loss", and at validations "val"} of the training.
     validated_by: what "val" is; None: as the scores.
-    shots: the score against the number of examples, for each learner, the one in question first. nested: whether it is
-    of the same tasks at all shots (see `TaskDistribution.nested`). seconds: times by what took them, as
-    {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes: facts about
-    the data and their limits. findings: of the diagnosis. pictures: more figures to show, by their captions; they come
-    first.
-    equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of a wanted
-    interval, for which the report then gives the number of tasks. data: a hash of the test examples. pretrained_on: how
-    the network of the ladder was pre-trained, in words. left_out: baselines and parts of the report that were skipped
-    for lack of time, with the seconds that a baseline takes for a task, where these are known. by_default: baselines
-    with default options, for lack of time to choose. encoder: that the model starts from.
+    shots: the score against the number of examples, for each learner, the one in question first.
+    nested: whether it is of the same tasks at all shots (see `TaskDistribution.nested`).
+    seconds: times by what took them, as {"meta-training": 75.2}.
+    performance: of the meta-training, see `handful.training.performance`.
+    notes: facts about the data and their limits.
+    findings: of the diagnosis.
+    pictures: more figures to show, by their captions; they come first.
+    equivalence: how many times more examples the conventional way needs, on the first setting.
+    half_width: of a wanted interval, for which the report then gives the number of tasks.
+    data: a hash of the test examples.
+    pretrained_on: how the network of the ladder was pre-trained, in words.
+    left_out: baselines and parts of the report that were skipped for lack of time, with the seconds that a baseline
+        takes for a task, where these are known.
+    by_default: baselines with default options, for lack of time to choose.
+    encoder: that the model starts from.
     race: which the learner won; None if it was named.
     """
 

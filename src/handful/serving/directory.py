@@ -19,7 +19,8 @@ EVERYONE = ""
 class Directory:
     """Tenants and keys: of one tenant, or for `EVERYONE` of all.
 
-    connection: inside a transaction. counts: through which keys are written.
+    connection: inside a transaction.
+    counts: through which keys are written.
     """
 
     def __init__(self, connection: Connection, tenant: str, counts: Counts) -> None:

@@ -53,7 +53,8 @@ SHOWN = Note(
 class NewKey:
     """A key with its token, which the store cannot show again.
 
-    token: None where an earlier request with the same idempotency key made it. notes: on the key.
+    token: None where an earlier request with the same idempotency key made it.
+    notes: on the key.
     """
 
     key: Key
@@ -63,7 +64,10 @@ class NewKey:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks. key: the id of theirs, and the actor of what they do."""
+    """Who asks.
+
+    key: the id of theirs, and the actor of what they do.
+    """
 
     tenant: str
     key: str

@@ -32,7 +32,9 @@ PATIENCE = 0.01
 class Seen:
     """What became of the requests of a lane since the start.
 
-    taken: how many were taken in. refused: on arrival, or for others that asked for less. expired: at their deadline.
+    taken: how many were taken in.
+    refused: on arrival, or for others that asked for less.
+    expired: at their deadline.
     left: by their callers before they started.
     rows: that were worked off, in how many batches of how many requests, "sizes", in how many "seconds" of threads.
     """
@@ -282,7 +284,12 @@ class Lane(Generic[Content, Answer]):
 
 @dataclass(eq=False)
 class LaneRequest(Waits, Generic[Content, Answer]):
-    """A request. then: gets its answer. expiry: what ends it at its deadline. answered: whether it was, or was left."""
+    """A request.
+
+    then: gets its answer.
+    expiry: what ends it at its deadline.
+    answered: whether it was, or was left.
+    """
 
     content: Content
     then: Callable[[Answer | Exception], None]

@@ -103,7 +103,11 @@ class PostgresStore(Store):
 
 
 class _Commits:
-    """The commits of all threads. count: their number. seconds: their time."""
+    """The commits of all threads.
+
+    count: their number.
+    seconds: their time.
+    """
 
     def __init__(self) -> None:
         self.count, self.seconds = 0, 0.0

@@ -39,7 +39,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Unread:
-    """A prediction that is asked for in some content. read: returns what is asked for, in the thread that predicts."""
+    """A prediction that is asked for in some content.
+
+    read: returns what is asked for, in the thread that predicts.
+    """
 
     read: Callable[[], Asked]
 
@@ -50,7 +53,8 @@ class Predictor:
     An error of a request does not affect others: if a batch fails, each request is repeated alone. The same happens if
     a note is made, which is about an input of one of them.
 
-    states: of the versions. lookup: finds these.
+    states: of the versions.
+    lookup: finds these.
 
     Attributes:
         encode_seconds: that threads have spent on making tensors of inputs.

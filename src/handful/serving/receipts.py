@@ -14,7 +14,8 @@ from handful.serving.usage import Counts
 class Receipts:
     """The erasures of one tenant, as rows of their table.
 
-    connection: inside a transaction. counts: through which they are written.
+    connection: inside a transaction.
+    counts: through which they are written.
     """
 
     def __init__(self, connection: Connection, tenant: str, counts: Counts) -> None:

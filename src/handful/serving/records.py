@@ -29,8 +29,9 @@ class Estimate:
 class Difference:
     """In what a version differs from its parent.
 
-    added, removed: ids of examples. relabeled: of those that are in place of an earlier one with the same input, by its
-    id: they are in neither. labels_added, labels_removed: names of classes.
+    added, removed: ids of examples.
+    relabeled: of those that are in place of an earlier one with the same input, by its id: they are in neither.
+    labels_added, labels_removed: names of classes.
     """
 
     added: tuple[str, ...]
@@ -44,11 +45,13 @@ class Difference:
 class Version:
     """One state of a task. It never changes, but for being erased.
 
-    number: from 1, without gaps. parent: the version that was the head when it was made; None for the first.
+    number: from 1, without gaps.
+    parent: the version that was the head when it was made; None for the first.
     change: "created", "added", "removed", "corrected", "erased", "imported" or "readapted".
     erased_at: when it became a tombstone: then it has no labels, targets, examples, digest, estimate or state any more.
     model, model_digest: which model it was adapted from.
-    labels: class names by number; None for regression. targets: names of the predicted values, else empty.
+    labels: class names by number; None for regression.
+    targets: names of the predicted values, else empty.
     examples: how many it was adapted to.
     digest: of its state.
     estimate: of its score, where it was asked for.
@@ -121,7 +124,10 @@ class LabeledInput:
 
 
 class ExamplesPage(NamedTuple):
-    """Some labeled examples of a version, in order. more: whether others follow."""
+    """Some labeled examples of a version, in order.
+
+    more: whether others follow.
+    """
 
     examples: Sequence[LabeledInput]
     more: bool
@@ -131,7 +137,9 @@ class ExamplesPage(NamedTuple):
 class Predictions:
     """What one version of a task predicts.
 
-    model, model_digest: by which model. predictions: one for each input. notes: on the inputs.
+    model, model_digest: by which model.
+    predictions: one for each input.
+    notes: on the inputs.
     """
 
     task: str
@@ -144,8 +152,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Readaptation:
-    """The result of moving a task to the present model of its name. task: its present state. promoted: whether it has a
-    new version, under that model.
+    """The result of moving a task to the present model of its name.
+
+    task: its present state.
+    promoted: whether it has a new version, under that model.
     before, after: estimates of its score on its examples, under the model that it had and under the present one; None
         if not measured, with a note.
     """
@@ -210,7 +220,8 @@ class Key:
 
     id: part of its text, and the actor of what is done with it.
     scope: "predict", "write" or "admin".
-    expires_at: from when it is refused; None: never. revoked_at: since when it is refused.
+    expires_at: from when it is refused; None: never.
+    revoked_at: since when it is refused.
     """
 
     tenant: str

@@ -22,7 +22,11 @@ KEPT = 24 * 3600 * 1000
 
 @dataclass(frozen=True)
 class Request(Generic[Earlier]):
-    """One request. key: None if it is not identified. earlier: its earlier response."""
+    """One request.
+
+    key: None if it is not identified.
+    earlier: its earlier response.
+    """
 
     key: str | None
     fingerprint: str = ""
@@ -42,7 +46,8 @@ class Request(Generic[Earlier]):
 class Requests(Generic[Earlier]):
     """The requests of a store that have a key. Those that are being carried out are known in memory alone.
 
-    now: the time in milliseconds. read: what a response was, of what was kept of it.
+    now: the time in milliseconds.
+    read: what a response was, of what was kept of it.
     """
 
     def __init__(self, store: Store, now: Callable[[], int], read: Callable[[Rows, dict[str, Any]], Earlier]) -> None:

@@ -34,7 +34,8 @@ FACTS = [column for column in VERSIONS.c if column.name not in ("tenant", "task"
 class Rows:
     """The rows of one tenant; no method reads or writes those of another.
 
-    connection: inside a transaction. tenant: whose rows they are.
+    connection: inside a transaction.
+    tenant: whose rows they are.
     changed: to which tasks are added whose head may be another one afterwards, or deleted.
     """
 

@@ -34,7 +34,8 @@ def cost_of_score(examples: int) -> int:
 class Judged:
     """Predictions of labeled examples `(n, ...)`, in the user's units.
 
-    ids: of the examples. targets: numbers of their classes `(n,)` or values `(n, outputs)`.
+    ids: of the examples.
+    targets: numbers of their classes `(n,)` or values `(n, outputs)`.
     alike: `(n,)` numbers, the same of examples whose inputs are equal.
     scale: `(outputs,)` standard deviations of values.
     names: of the values, if several.

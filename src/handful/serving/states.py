@@ -31,7 +31,8 @@ class States:
     """The states of all versions of a store.
 
     models: by name, from which new tasks are adapted; those of earlier tasks are in the store.
-    trust, max_bytes: see `Service`. now: the time in milliseconds.
+    trust, max_bytes: see `Service`.
+    now: the time in milliseconds.
 
     Attributes:
         adapt_seconds: that threads have spent on adapting.

@@ -18,7 +18,8 @@ Result = TypeVar("Result")
 class Measured:
     """What a store has done since it was opened.
 
-    commits: how many transactions were committed. commit_seconds: that this took.
+    commits: how many transactions were committed.
+    commit_seconds: that this took.
     log_bytes: of the database's log now; None: the database is asked for it, and not the store.
     """
 

@@ -29,7 +29,10 @@ Reading: TypeAlias = Callable[[str], AbstractContextManager[Rows]]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong. task, version: where; None: it is of the whole tenant, or task."""
+    """One thing that is wrong.
+
+    task, version: where; None: it is of the whole tenant, or task.
+    """
 
     tenant: str
     task: str | None
@@ -45,7 +48,8 @@ class Fault:
 class Verification:
     """What was looked at, and what is wrong.
 
-    adapted: how many versions were adapted anew. findings: none where the store is well.
+    adapted: how many versions were adapted anew.
+    findings: none where the store is well.
     """
 
     tenants: int

@@ -134,7 +134,10 @@ class Waiting(Generic[Waiter]):
 
 @dataclass(eq=False)
 class _Queue(Generic[Waiter]):
-    """What waits of one tenant, in order. had: rows that were taken of it, and before it began to wait of others."""
+    """What waits of one tenant, in order.
+
+    had: rows that were taken of it, and before it began to wait of others.
+    """
 
     tenant: str
     had: int

@@ -172,7 +172,11 @@ def _in_transaction(connection: Connection) -> bool:
 
 
 class _Request:
-    """Work, and what became of it. then: see `Writer.run`. outside: whether it runs outside of transactions."""
+    """Work, and what became of it.
+
+    then: see `Writer.run`.
+    outside: whether it runs outside of transactions.
+    """
 
     def __init__(
         self, work: Callable[[Any], Any], then: Callable[[], object] = lambda: None, *, outside: bool = False

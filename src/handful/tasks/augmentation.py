@@ -76,8 +76,9 @@ class AugmentedTasks(WrappedTasks):
 
 
 class AugmentedImages(AugmentedTasks):
-    """Each image of a training task is transformed by its own affine map. strength: of the maps, see
-    `handful.functional.image_warps.random_maps`.
+    """Each image of a training task is transformed by its own affine map.
+
+    strength: of the maps, see `handful.functional.image_warps.random_maps`.
     """
 
     def __init__(self, tasks: TaskDistribution, strength: float) -> None:

@@ -33,8 +33,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Options(DataOptions):
-    """The arguments of `open_tasks` beside the source. trust: packages from which an encoder may be built. device: for
-    encoders that compute vectors.
+    """The arguments of `open_tasks` beside the source.
+
+    trust: packages from which an encoder may be built.
+    device: for encoders that compute vectors.
     """
 
     seed: int = 0

@@ -33,7 +33,8 @@ BLOCK = 64
 class Manifest(NamedTuple):
     """The classes and examples of a task, for leak checks and for intervals over classes or tasks.
 
-    classes: global class ids `(way,)`, empty for regression. support, query: global example ids, empty for generators.
+    classes: global class ids `(way,)`, empty for regression.
+    support, query: global example ids, empty for generators.
     """
 
     classes: tuple[int, ...] = ()
@@ -45,8 +46,9 @@ class Manifest(NamedTuple):
 class Pool:
     """Globally labeled examples, to pre-train on ignoring tasks.
 
-    outputs: number of classes, or the dimension of the target. draw: `(generator, count) -> Examples` at random, as
-    varied as the tasks' examples are. by_task: all examples of each task, or None if tasks share examples.
+    outputs: number of classes, or the dimension of the target.
+    draw: `(generator, count) -> Examples` at random, as varied as the tasks' examples are.
+    by_task: all examples of each task, or None if tasks share examples.
     """
 
     outputs: int
@@ -67,8 +69,9 @@ class Pool:
 class Rows:
     """The examples that tasks are drawn from, each of which is the same in every task.
 
-    raw: all examples `(n, *raw_shape)` as stored. ids: `(k,)` of the selected ones. prepare: converts raw ones to the
-        learner's inputs.
+    raw: all examples `(n, *raw_shape)` as stored.
+    ids: `(k,)` of the selected ones.
+    prepare: converts raw ones to the learner's inputs.
     """
 
     raw: Tensor
@@ -159,21 +162,20 @@ class TaskDistribution(ABC):
     Authors write `spec_for` and `sample`; a subclass with a `key` is registered under it. Tasks consist of tensors on
     the learner's scale. Copies made by `split` and `with_sizes` share the data.
 
-    Attributes:
-        key: the registry's name for it.
-        seed: of all draws.
-        split_name: the split that tasks are drawn from.
-        sizes: how large tasks are.
-        pipeline: encodes the user's files into inputs like this source's; None for pure generators.
-        target_mean, target_scale: of regression, `(outputs,)` or `(1,)` for all: a target, or a predicted value, times
-            the scale plus the mean is in the user's units.
-        error_unit: the unit of a prediction error.
-        digests: for each split, those of the examples of each class or task by its name, for the user's own data (see
-            `Contents`). aside: splits whose examples are set aside from classes or tasks of the training, which are too
-            few to be split.
-        order: places in time of the examples, by which support precedes query, or None.
-        dates: columns of dates in the user's data that are not the order.
-        nested: whether the first examples of a support are a support of that size: no example depends on the others.
+    key: the registry's name for it.
+    seed: of all draws.
+    split_name: the split that tasks are drawn from.
+    sizes: how large tasks are.
+    pipeline: encodes the user's files into inputs like this source's; None for pure generators.
+    target_mean, target_scale: of regression, `(outputs,)` or `(1,)` for all: a target, or a predicted value, times the
+        scale plus the mean is in the user's units.
+    error_unit: the unit of a prediction error.
+    digests: for each split, those of the examples of each class or task by its name, for the user's own data (see
+        `Contents`).
+    aside: splits whose examples are set aside from classes or tasks of the training, which are too few to be split.
+    order: places in time of the examples, by which support precedes query, or None.
+    dates: columns of dates in the user's data that are not the order.
+    nested: whether the first examples of a support are a support of that size: no example depends on the others.
     """
 
     key: ClassVar[str]

@@ -33,7 +33,11 @@ REDRAWS = 200
 
 
 class Draw(NamedTuple):
-    """Which examples make a task. classes: `(way,)`; support, query: example ids `(way * shot,)`, class by class."""
+    """Which examples make a task.
+
+    classes: `(way,)`.
+    support, query: example ids `(way * shot,)`, class by class.
+    """
 
     classes: Tensor
     support: Tensor
@@ -44,12 +48,16 @@ class LabeledPool(UserTasks):
     """N-way K-shot tasks from labeled examples, split by class.
 
     inputs: `(n, *raw_shape)`, kept as they are and turned into floats by `prepare` when a task is drawn.
-    labels: `(n,)` class ids. names: of the classes. groups: `(n,)` ids or None: support and query of a task never share
-    a group (one writer, video, patient). order: `(n,)` places in time or None: all support examples of a task are
-    before all of its query examples, see `_in_order`. splits: class ids of each split. repeats: draw with replacement,
-    for sources whose examples vary between draws. families: of each class, `(classes,)` ids or None: the classes of a
-    task are of one family (letters of one alphabet, intents of one domain), which makes them hard to distinguish. copy:
-    whether tensors are copied, so that later changes by the caller do not change tasks.
+    labels: `(n,)` class ids.
+    names: of the classes.
+    groups: `(n,)` ids or None: support and query of a task never share a group (one writer, video, patient).
+    order: `(n,)` places in time or None: all support examples of a task are before all of its query examples, see
+        `_in_order`.
+    splits: class ids of each split.
+    repeats: draw with replacement, for sources whose examples vary between draws.
+    families: of each class, `(classes,)` ids or None: the classes of a task are of one family (letters of one alphabet,
+        intents of one domain), which makes them hard to distinguish.
+    copy: whether tensors are copied, so that later changes by the caller do not change tasks.
 
     Which classes are used: in training, all that have two examples and, of their family, as many others as a task
     takes, see `TrainingSizes`. In validation and test, classes have to have shot + query_shot. `check` notes what is

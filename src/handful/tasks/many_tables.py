@@ -38,8 +38,10 @@ class ManyTables(TaskCollection):
     deviations of the support from its mean: a single one would dominate the score. Errors are in the deviations of the
     support. Which rows are drawn, see `TaskCollection`.
 
-    features: of each table `(rows, features)`, targets: `(rows, 1)`, both of the order of 1. names: of the tables.
-    splits: numbers of the tables of each split. pipeline: encodes new tables; its width is that of the inputs.
+    features, targets: of each table `(rows, features)` and `(rows, 1)`, both of the order of 1.
+    names: of the tables.
+    splits: numbers of the tables of each split.
+    pipeline: encodes new tables; its width is that of the inputs.
     order: of all rows, see `TaskCollection`.
     """
 
@@ -96,8 +98,10 @@ class LabeledTables(LabeledPool):
     Tables are split, not rows. Inputs are standardized and laid out as in `ManyTables`. Tables are drawn as often as
     they have classes; one with fewer than N classes that have examples enough is not, see `LabeledPool`.
 
-    features: of each table `(rows, features)`, of the order of 1. labels: the class of each row of each table. names:
-    of the tables. splits, pipeline, order: see `ManyTables`.
+    features: of each table `(rows, features)`, of the order of 1.
+    labels: the class of each row of each table.
+    names: of the tables.
+    splits, pipeline, order: see `ManyTables`.
     """
 
     default_sizes = SizeRanges(way=2, shot=5, query_shot=15)

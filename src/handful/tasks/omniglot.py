@@ -29,9 +29,9 @@ class Omniglot(LabeledPool):
     `images_background` and `images_evaluation`. Rotations of a character share its split.
 
     split: "vinyals" is that of *Matching Networks* as prototypical networks use it (4112/688/1692 classes), which needs
-    an npz file; "lake" tests on the evaluation alphabets, trains on the background alphabets and validates on a fifth
-    of these, drawn by the seed. None: "vinyals" if available. one_alphabet: the classes of a task are of one alphabet,
-    turned alike, as in Lake's trials.
+        an npz file; "lake" tests on the evaluation alphabets, trains on the background alphabets and validates on a
+        fifth of these, drawn by the seed. None: "vinyals" if available.
+    one_alphabet: the classes of a task are of one alphabet, turned alike, as in Lake's trials.
     """
 
     key = "omniglot"

@@ -76,8 +76,8 @@ class Contents:
     """The content of a source of tasks, which identifies it at any path.
 
     splits: of each split the names of its classes or tasks, each with the digests of its examples, in the order in
-    which tasks are drawn from them; no digests for a registered source, which its name identifies. pipeline: the
-    description of its input pipeline.
+        which tasks are drawn from them; no digests for a registered source, which its name identifies.
+    pipeline: the description of its input pipeline.
     """
 
     splits: dict[Split, dict[str, list[str]]]

@@ -39,12 +39,16 @@ class TaskCollection(UserTasks):
     Which tasks are used: in training, all that have two rows, see `TrainingSizes`. In validation and test, tasks have
     to have shot + 1 rows. `check` makes a note of what is left out.
 
-    inputs: `(n, *input_shape)`, bytes stand for 0 to 1. targets: `(n,)` global class indices (integers) or
-    `(n, outputs)` scaled values. tasks: `(n,)` task ids. names: of the tasks. splits: task ids of each split.
-    classes: their number; None for regression. groups: `(n,)` ids or None: support and query of a draw never share one.
+    inputs: `(n, *input_shape)`, bytes stand for 0 to 1.
+    targets: `(n,)` global class indices (integers) or `(n, outputs)` scaled values.
+    tasks: `(n,)` task ids.
+    names: of the tasks.
+    splits: task ids of each split.
+    classes: their number; None for regression.
+    groups: `(n,)` ids or None: support and query of a draw never share one.
     order: `(n,)` places in time or None: all support rows of a draw are before all of its query rows, see `_in_order`.
-    pipeline: encoded the inputs; errors are in its units of the target. copy: whether tensors are copied, so that later
-    changes by the caller do not change tasks.
+    pipeline: encoded the inputs; errors are in its units of the target.
+    copy: whether tensors are copied, so that later changes by the caller do not change tasks.
     """
 
     default_sizes = SizeRanges(shot=5, query_shot=15)

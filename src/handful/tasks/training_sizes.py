@@ -16,8 +16,9 @@ NEAREST = 16
 
 
 class Block(NamedTuple):
-    """The common properties of the tasks of a block. left: query examples that the anchor has beside its support, if it
-    is too small for the requested sizes; else None.
+    """The common properties of the tasks of a block.
+
+    left: query examples that the anchor has beside its support, if it is too small for the requested sizes; else None.
     """
 
     sizes: Sizes
@@ -36,7 +37,8 @@ class TrainingSizes:
 
     rooms: of each unit, the most examples that its support and query can have together. Units with two train.
     left: `(unit, shot)`: the number of query examples that a unit is certain to have beside so large a support; 0 or
-        less if it is too small. asked: the largest requested sizes.
+        less if it is too small.
+    asked: the largest requested sizes.
     family: of each unit, where a task takes as many units of one family as its way. A unit must then have no more room
         than as many of its family.
     """

@@ -14,8 +14,10 @@ CLOSE = 0.02
 
 @dataclass(frozen=True)
 class StepCount:
-    """The number of meta-steps of a training. first: as planned before the first one. corrected: as planned again after
-    a part of them; None: not, or not yet.
+    """The number of meta-steps of a training.
+
+    first: as planned before the first one.
+    corrected: as planned again after a part of them; None: not, or not yet.
     """
 
     first: int

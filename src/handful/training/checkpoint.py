@@ -25,8 +25,9 @@ SAVE_AFTER = 20.0
 class TrainingState:
     """The state in a checkpoint: learner, optimizer, step, the best weights so far and the history.
 
-    best_rank: compares weights; higher is better. pretraining: one in progress, to be saved; unfinished: a saved one,
-        to be continued.
+    best_rank: compares weights; higher is better.
+    pretraining: one in progress, to be saved.
+    unfinished: a saved one, to be continued.
     """
 
     learner: Learner
@@ -126,7 +127,8 @@ class TrainingState:
 class PretrainingCheckpoints:
     """Saves a pre-training regularly, at its end, and when it is stopped.
 
-    save: writes it. saved: tensors and facts of an earlier one, which is continued if it is the same.
+    save: writes it.
+    saved: tensors and facts of an earlier one, which is continued if it is the same.
     """
 
     def __init__(

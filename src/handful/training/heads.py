@@ -343,7 +343,12 @@ class _Validation:
 
 
 class _Queries(NamedTuple):
-    """Queries of tasks of one way. scores: `(parts, n, way)`. present: `(n, way)`. targets: `(n,)`."""
+    """Queries of tasks of one way.
+
+    scores: `(parts, n, way)`.
+    present: `(n, way)`.
+    targets: `(n,)`.
+    """
 
     scores: Tensor
     present: Tensor

@@ -40,7 +40,11 @@ CLASSES, WAY = 64, 5
 
 @dataclass(frozen=True)
 class SizeChoice:
-    """The pre-training within a budget. size: pixels a side. batches: of `BATCH` examples, that the budget holds."""
+    """The pre-training within a budget.
+
+    size: pixels a side.
+    batches: of `BATCH` examples, that the budget holds.
+    """
 
     size: int
     backbone: str

@@ -48,8 +48,9 @@ class PeerError(HandfulError):
 class Workers:
     """This worker, and its communication with the others.
 
-    rank: which one this is, counted from 0; only the first one prints, validates and writes. asked: whether this one
-        was asked to stop; agreed: whether any of them was, before the last step, so that all stop after the same one.
+    rank: which one this is, counted from 0; only the first one prints, validates and writes.
+    asked: whether this one was asked to stop.
+    agreed: whether any of them was, before the last step, so that all stop after the same one.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:

@@ -26,8 +26,8 @@ class Bench:
     rows: one for each plan.
     fastest: of them.
     operations: of a meta-step, in floating-point operations; None if they could not be counted in the time or memory.
-        limit: the machine's measured peak per second. needed: about the seconds needed, if the time was too short; else
-        None.
+    limit: the machine's measured peak per second.
+    needed: about the seconds needed, if the time was too short; else None.
     """
 
     rows: list[dict[str, Any]]

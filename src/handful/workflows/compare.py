@@ -93,8 +93,12 @@ def compare(runs: Sequence[Path], *, trust: Sequence[str] = (), on_event: OnEven
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ only in the seed, ordered by it. source: without its seed; own: whether it is the user's data;
-    splits: the seeds of the sources."""
+    """Runs that differ only in the seed, ordered by it.
+
+    source: without its seed.
+    own: whether it is the user's data.
+    splits: the seeds of the sources.
+    """
 
     runs: list[Run]
     source: dict[str, Any]

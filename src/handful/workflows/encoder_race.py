@@ -115,7 +115,8 @@ class Mapped(Stored):
 class Tuned(Stored, Untrained):
     """The learner with the encoder as its network, whose last layers are trained for the rest of the time.
 
-    workers: how many processes share its steps. together: a context in which they do.
+    workers: how many processes share its steps.
+    together: a context in which they do.
 
     *Robust fine-tuning of zero-shot models* (Wortsman et al., 2022), https://arxiv.org/abs/2109.01903: from few classes
     a network learns much that does not apply to others, and weights between those before and after keep less of that.

@@ -26,9 +26,11 @@ from handful.readers.table_folders import single_table
 class EncodedExamples(NamedTuple):
     """The labeled examples of one task.
 
-    pipeline: of the task, which encodes its later inputs, too. inputs: `(n, *input_shape)`. labels: n class names, or
-    targets in the user's units `(n, outputs)`. ids: file names, or row numbers from 1. groups: of each example, if the
-    file has them.
+    pipeline: of the task, which encodes its later inputs, too.
+    inputs: `(n, *input_shape)`.
+    labels: n class names, or targets in the user's units `(n, outputs)`.
+    ids: file names, or row numbers from 1.
+    groups: of each example, if the file has them.
     """
 
     pipeline: InputPipeline

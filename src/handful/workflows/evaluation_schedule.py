@@ -25,8 +25,10 @@ PASSES = 10
 class Schedule:
     """The schedule of an evaluation.
 
-    costs: of scoring, for each setting. tasks: to score, of `wanted` ones. end: by `time.monotonic`; infinite if
-        nothing depends on the clock. slower: the ratio of actual to predicted scoring time.
+    costs: of scoring, for each setting.
+    tasks: to score, of `wanted` ones.
+    end: by `time.monotonic`; infinite if nothing depends on the clock.
+    slower: the ratio of actual to predicted scoring time.
     """
 
     costs: tuple[Costs, ...]

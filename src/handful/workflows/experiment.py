@@ -43,7 +43,10 @@ SIZES = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_sh
 
 @dataclass(frozen=True)
 class Source(DataOptions):
-    """A source of tasks: the arguments of `open_tasks`. no_limits: read files of any size."""
+    """A source of tasks: the arguments of `open_tasks`.
+
+    no_limits: read files of any size.
+    """
 
     tasks: str
     seed: int = 0
@@ -65,12 +68,15 @@ class Source(DataOptions):
 class Experiment:
     """The full configuration of a training run; its JSON is the run's `config.json`.
 
-    learner: None: the best that `auto` finds; all else is done with one that is named. way, shot: of the tasks for
-    validation and evaluation. train_way, train_shot, train_query_shot: of training tasks, if other sizes work better
-    (prototypical networks like a higher way); None: the same. None as a size leaves the source's default. warm_start: a
-    run, or the folder of a meta-model, whose weights training starts from. augment: the strength of augmentation of
-    training tasks, see `augmented` (0: none). whole_encoder: see `MetaModel`. adapt_seconds: that adapting to a task
-    may take, where no learner is named: fine-tuning the network of images in each task is tried then; None: it is not.
+    learner: None: the best that `auto` finds; all else is done with one that is named.
+    way, shot: of the tasks for validation and evaluation.
+    train_way, train_shot, train_query_shot: of training tasks, if other sizes work better (prototypical networks like a
+        higher way); None: the same. None as a size leaves the source's default.
+    warm_start: a run, or the folder of a meta-model, whose weights training starts from.
+    augment: the strength of augmentation of training tasks, see `augmented` (0: none).
+    whole_encoder: see `MetaModel`.
+    adapt_seconds: that adapting to a task may take, where no learner is named: fine-tuning the network of images in
+        each task is tried then; None: it is not.
     """
 
     source: Source

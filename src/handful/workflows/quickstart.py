@@ -36,7 +36,10 @@ NOTE = (
 
 @dataclass(frozen=True)
 class NewTask:
-    """The result on the new task. right, count: correct predictions, out of how many."""
+    """The result on the new task.
+
+    right, count: correct predictions, out of how many.
+    """
 
     examples: Path
     inputs: Path

@@ -18,10 +18,12 @@ from handful.workflows.race_scores import Scored
 class Finish:
     """The result of a race.
 
-    scores: the best of each candidate. dropped: why some were not trained to the end. rounds: of those that were
-    meta-trained, the seconds that each had trained after its rounds, and its scores then. examples: the largest number
-    on which a candidate was trained or pre-trained. start: the names of the untrained ones, where others had to be
-    clearly ahead of them. facts: what else the model says of itself.
+    scores: the best of each candidate.
+    dropped: why some were not trained to the end.
+    rounds: of those that were meta-trained, the seconds that each had trained after its rounds, and its scores then.
+    examples: the largest number on which a candidate was trained or pre-trained.
+    start: the names of the untrained ones, where others had to be clearly ahead of them.
+    facts: what else the model says of itself.
     """
 
     winner: Entrant

@@ -52,7 +52,10 @@ FITTED = 5000
 
 @dataclass
 class Track:
-    """What all candidates of a race share. experiment: without a learner. tasks: with the sizes for evaluation.
+    """What all candidates of a race share.
+
+    experiment: without a learner.
+    tasks: with the sizes for evaluation.
     validation: the tasks that compare candidates.
     """
 
@@ -108,7 +111,13 @@ class Track:
 
 
 class Entrant(ABC):
-    """A candidate. cls: its learner. track: the race's. batch: tasks of a step. predicted_bytes: see `Trained`."""
+    """A candidate.
+
+    cls: its learner.
+    track: the race's.
+    batch: tasks of a step.
+    predicted_bytes: see `Trained`.
+    """
 
     steps, kept_step, examples = 0, 0, 0
     batch = 1
@@ -235,7 +244,9 @@ class Probe(Untrained):
 class Pretrained(Untrained):
     """A learner that is pre-trained on the pool and not meta-trained.
 
-    It saves its pre-training where the ladder of an evaluation finds it. of: the candidate whose network it shares.
+    It saves its pre-training where the ladder of an evaluation finds it.
+
+    of: the candidate whose network it shares.
     end: of its time, in seconds since the race began.
     behind: seconds of it that are kept for the heads on its blocks.
     heads_on: validation tasks on which these are compared.

@@ -42,8 +42,9 @@ class RaceRecord:
 
     path: of the file.
     minutes: the budget; None if steps are given.
-    decided: the decisions so far, by name. results: the results so far, by name. given: whether all decisions are those
-        of an earlier race, so that the clock is not used.
+    decided: the decisions so far, by name.
+    results: the results so far, by name.
+    given: whether all decisions are those of an earlier race, so that the clock is not used.
     """
 
     def __init__(

@@ -22,7 +22,8 @@ LIKELY = 0.4
 class Scored:
     """A candidate's scores on the first validation tasks.
 
-    scores: `(draws,)`; infinite for diverged draws, NaN for undefined scores. seconds: to adapt to a task.
+    scores: `(draws,)`; infinite for diverged draws, NaN for undefined scores.
+    seconds: to adapt to a task.
     """
 
     scores: Tensor
@@ -47,7 +48,9 @@ class Scored:
 class Judge:
     """Compares scores on the same validation tasks, of which each may have the first ones alone.
 
-    validation: the tasks. metric: that scores them. tasks: how many at the most.
+    validation: the tasks.
+    metric: that scores them.
+    tasks: how many at the most.
     """
 
     def __init__(self, validation: TaskDistribution, metric: Metric, tasks: int) -> None:

@@ -48,7 +48,8 @@ def targets(
 class Course(StepCount):
     """The steps of a candidate of a race, and its position on the schedule.
 
-    first: their number as planned. corrected: their number as planned again before the last round, at `corrected_at`.
+    first: their number as planned.
+    corrected: their number as planned again before the last round, at `corrected_at`.
     ending: the step at which the schedule jumps to its last part, which then takes `ending_steps`.
     """
 

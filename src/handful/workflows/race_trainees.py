@@ -30,8 +30,10 @@ MANY, FEW = 16, 4
 
 
 class Trainee(Entrant):
-    """A learner that is meta-trained part by part, with its state on disk in between. course: its steps; set by the
-    race. rounds: after each, its seconds of training and its score.
+    """A learner that is meta-trained part by part, with its state on disk in between.
+
+    course: its steps; set by the race.
+    rounds: after each, its seconds of training and its score.
     """
 
     course: Course

@@ -26,8 +26,8 @@ LABEL = "label"
 class RawExamples(NamedTuple):
     """Raw labeled examples of a file.
 
-    inputs: texts, the bytes of images, rows as dicts of columns, or arrays. labels: class names, or values `(n,)` or
-    `(n, outputs)`.
+    inputs: texts, the bytes of images, rows as dicts of columns, or arrays.
+    labels: class names, or values `(n,)` or `(n, outputs)`.
     """
 
     inputs: list[Any]
@@ -35,7 +35,10 @@ class RawExamples(NamedTuple):
 
 
 class RawInputs(NamedTuple):
-    """Raw inputs of a file. ids: file names, or row numbers from 1."""
+    """Raw inputs of a file.
+
+    ids: file names, or row numbers from 1.
+    """
 
     inputs: list[Any]
     ids: list[str]

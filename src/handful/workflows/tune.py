@@ -57,11 +57,13 @@ class SearchRange:
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of one trial. state: "complete", "pruned" (worse than the median at that step) or "failed" (diverged).
+    """The result of one trial.
 
-    score: the best on validation tasks; None without one. scores: (step, score) of its validations. diverged: on how
-    many validation draws no prediction was finite; if the score is an error, which leaves them out, a trial with fewer
-    of them is better.
+    state: "complete", "pruned" (worse than the median at that step) or "failed" (diverged).
+    score: the best on validation tasks; None without one.
+    scores: (step, score) of its validations.
+    diverged: on how many validation draws no prediction was finite; if the score is an error, which leaves them out, a
+        trial with fewer of them is better.
     """
 
     settings: dict[str, float]
@@ -73,8 +75,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A search and its results. importance: share of the variance of completed trials by setting (fANOVA).
+    """A search and its results.
 
+    importance: share of the variance of completed trials by setting (fANOVA).
     tasks: the experiment's source as the search has divided it.
     """
 
