@@ -6,6 +6,7 @@ import pytest
 
 from handful.errors import UserError
 from handful.training.run import RACE
+from handful.workflows import race_record
 from handful.workflows.race_record import RaceRecord, budget_of
 
 
@@ -26,6 +27,16 @@ def test_a_race_goes_on_with_what_was_decided_and_found_and_the_time_that_was_sp
     assert 39 < again.left < 41
     assert again.decide("seconds", list) == [0.1, 0.2]
     assert again.found("scores", dict) == {"scores": [0.25]}
+
+
+def test_reading_the_data_is_no_part_of_the_time(tmp_path, monkeypatch):
+    clock = {"now": 100.0}
+    monkeypatch.setattr(race_record.time, "monotonic", lambda: clock["now"])
+    record = RaceRecord.open(tmp_path, 1.0)
+    clock["now"] += 10
+    with record.paused():
+        clock["now"] += 500
+    assert (record.spent, record.left) == (10, 50)
 
 
 def test_a_budget_is_taken_from_a_race_that_has_ended_and_its_results_are_not(tmp_path):

@@ -232,7 +232,7 @@ def on_frozen(track: Track, trust: Sequence[str] = ()) -> Track:
         if found.code == EMBEDDING:
             track.on_event(NoteEvent(found.message))
 
-    with collecting(hear):
+    with collecting(hear), track.record.paused():
         there = device_named(experiment.settings.get("device", "cpu"))
         tasks = source.open(earlier=tuned.contents(), trust=trust, device=there)
     experiment = replace(experiment, source=source, warm_start=None)

@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -79,8 +80,15 @@ class RaceRecord:
 
     @property
     def spent(self) -> float:
-        """Seconds since the race began, including those before an interruption."""
+        """Seconds that the race has taken, including those before an interruption."""
         return time.monotonic() - self.began
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the data are read, which is no part of the time."""
+        start = time.monotonic()
+        yield
+        self.began += time.monotonic() - start
 
     @property
     def left(self) -> float:
