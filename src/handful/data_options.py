@@ -14,7 +14,11 @@ RAW = "raw"
 
 
 def _option(words: str, default: Any = None, *, settled: bool = False, of_file: bool = False) -> Any:
-    """An option with its help. settled: whether a trained model has settled it. of_file: whether each file has one."""
+    """An option with its help.
+
+    settled: whether a trained model has settled it.
+    of_file: whether each file has one.
+    """
     return field(default=default, metadata={"help": words, "settled": settled, "of_file": of_file})
 
 

@@ -13,7 +13,10 @@ def names_own_code(name: str) -> bool:
 
 
 def imported(name: str, noun: str) -> Any:
-    """The object that `package.module:name` names; `UserError` if it cannot be imported. noun: its name in messages."""
+    """The object that `package.module:name` names; `UserError` if it cannot be imported.
+
+    noun: its name in messages.
+    """
     package, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(package), attribute)

@@ -43,7 +43,10 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def group(name: str, words: str) -> typer.Typer:
-    """A group of commands, called as `handful NAME ...`. words: the help of the group."""
+    """A group of commands, called as `handful NAME ...`.
+
+    words: the help of the group.
+    """
     made = _application(name=name, help=words)
     app.add_typer(made, rich_help_panel=OF_SERVICE)
     return made

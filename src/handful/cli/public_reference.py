@@ -55,7 +55,10 @@ def methods(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def called(name: str, one: Any, *, own: bool = False) -> str:
-    """How a name is called, as a block of code. own: whether the first argument is the object or class itself."""
+    """How a name is called, as a block of code.
+
+    own: whether the first argument is the object or class itself.
+    """
     try:
         parameters = list(inspect.signature(one).parameters.values())[own:]
     except ValueError:  # of an exception whose constructor is Python's

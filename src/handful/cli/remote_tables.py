@@ -57,7 +57,10 @@ def confusion(counts: Mapping[str, Mapping[str, int]]) -> Table:
 
 
 def versions(rows: Sequence["RemoteVersion"], head: int) -> Table:
-    """The versions of a task. head: the number of the one that predicts."""
+    """The versions of a task.
+
+    head: the number of the one that predicts.
+    """
     table = plain("", right("version"), "change", right("from"), right("examples"), "at (UTC)", "by")
     for one in rows:
         change = "erased" if one.erased_at else one.change

@@ -37,7 +37,10 @@ class OperatorVerbs:
 
     @listing
     def audit(self, *, limit: int | None = None) -> Call[Page[RemoteAuditEntry]]:
-        """The tenant's changes, from the first. limit: how many are asked for at once."""
+        """The tenant's changes, from the first.
+
+        limit: how many are asked for at once.
+        """
         return Call("GET", "/v1/audit", Page[RemoteAuditEntry], {"limit": limit}, repeatable=True)
 
     @listing
@@ -101,12 +104,18 @@ class OperatorVerbs:
 
     @listing
     def tenants(self, *, limit: int | None = None) -> Call[Page[RemoteTenant]]:
-        """The tenants of the server. limit: how many are asked for at once."""
+        """The tenants of the server.
+
+        limit: how many are asked for at once.
+        """
         return Call("GET", "/v1/tenants", Page[RemoteTenant], {"limit": limit}, repeatable=True)
 
     @verb
     def create_tenant(self, name: str, *, idempotency_key: str | None = None) -> Plan[RemoteTenant]:
-        """Make a tenant, whose tasks no other one sees. idempotency_key: see `create_key`."""
+        """Make a tenant, whose tasks no other one sees.
+
+        idempotency_key: see `create_key`.
+        """
         return (yield from ask(_making("/v1/tenants", RemoteTenant, {"name": name}, idempotency_key)))
 
 

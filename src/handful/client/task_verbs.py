@@ -218,7 +218,10 @@ class TaskVerbs:
 
     @listing
     def versions(self, task: str, *, limit: int | None = None) -> Call[Page[RemoteVersion]]:
-        """All versions of a task, from the first. limit: how many are asked for at once."""
+        """All versions of a task, from the first.
+
+        limit: how many are asked for at once.
+        """
         return _looking(_path(task, "versions"), Page[RemoteVersion], limit=limit)
 
     @verb

@@ -47,7 +47,10 @@ def adaptation(novel: SupportExchange | None, learner: Learner, *, classificatio
 
 
 def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, *, classification: bool) -> Finding:
-    """By how much training tasks are predicted better than new ones. trained, novel: scores; higher is better."""
+    """By how much training tasks are predicted better than new ones.
+
+    trained, novel: scores; higher is better.
+    """
     bounds = SHARE if classification else None
     ahead = difference(trained, novel, *units, bounds=bounds)
     scores = interval(trained, units[0], bounds=bounds), interval(novel, units[1], bounds=bounds)

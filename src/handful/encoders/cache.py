@@ -29,8 +29,10 @@ def cache_folder() -> Path:
 def kept(
     encoder: str, contents: Iterable[bytes], facts: dict[str, Any], compute: Callable[[], tuple[Tensor, int]]
 ) -> tuple[Tensor, int]:
-    """Embeddings of these contents, and how many of them were cut: from the cache, else computed and cached. encoder:
-    identifies the encoder and its use. facts: describe the cache file to readers.
+    """Embeddings of these contents, and how many of them were cut: from the cache, else computed and cached.
+
+    encoder: identifies the encoder and its use.
+    facts: describe the cache file to readers.
     """
     content = hashlib.sha256(encoder.encode())
     for part in contents:

@@ -21,8 +21,10 @@ SUFFIXES = {*ENCODER_FILES, Path(CARD).suffix}
 
 
 def carried_name(name: str) -> str:
-    """The name of an encoder in a model that contains it, without paths of the machine. name: the given name, or a
-    folder: of a folder the last part is kept, of one in the cache of the hub the published name.
+    """The name of an encoder in a model that contains it, without paths of the machine.
+
+    name: the given name, or a folder: of a folder the last part is kept, of one in the cache of the hub the published
+        name.
     """
     folder = Path(name)
     if not folder.is_absolute():
@@ -44,9 +46,13 @@ def packed(folder: Path) -> dict[str, Tensor]:
 
 def unpacked(tensors: dict[str, Tensor], revision: str, source: object) -> None:
     """Unpack the files among a model's tensors into the folder where encoders are searched, unless they exist.
+
     revision: of the encoder, a digest of its files: files of a published commit could not be verified, but other models
-    would use them. source: the name of the model in messages. Raises `ArtifactError` if the files are of another
-    revision, or would be written elsewhere, and `UserError` if the cache is not writable.
+        would use them.
+    source: the name of the model in messages.
+
+    Raises `ArtifactError` if the files are of another revision, or would be written elsewhere, and `UserError` if the
+    cache is not writable.
     """
     if not revision.startswith("sha256:"):
         raise ArtifactError(f"{source} contains an encoder whose files it does not identify by their digest.")

@@ -184,7 +184,10 @@ class ImageEncoder(Encoder):
         return floats
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """Vectors `(n, width)` of images in RGB; cached for many images. images: each is read once, in order."""
+        """Vectors `(n, width)` of images in RGB; cached for many images.
+
+        images: each is read once, in order.
+        """
         progress = EmbeddingProgress(self.what, len(images), KEPT_FROM)
         network: list[nn.Module] = []  # moved once, and only where something is computed
         found = [torch.zeros(0, self.width)]
@@ -316,7 +319,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _of_images(name: str, model: Any, missing: set[str]) -> nn.Module:
-    """The part of a model of transformers that makes vectors of images. missing: weights that its files lack."""
+    """The part of a model of transformers that makes vectors of images.
+
+    missing: weights that its files lack.
+    """
     projection = None
     if hasattr(model, "get_image_features") and hasattr(model, "vision_model"):
         projection, model = getattr(model, "visual_projection", None), model.vision_model

@@ -33,8 +33,11 @@ def folder_digest(folder: Path) -> str:
 
 def published_folder(repository: str, revision: str | None) -> Path:
     """The folder in which a published encoder was downloaded: now, if no revision is required and none exists.
-    repository: its name on the hub. revision: the required commit; None: any. Raises `UserError` if it is neither on
-    this machine nor can be downloaded.
+
+    repository: its name on the hub.
+    revision: the required commit; None: any.
+
+    Raises `UserError` if it is neither on this machine nor can be downloaded.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -94,8 +97,10 @@ def _missing_of(index: Path) -> set[str]:
 
 
 def check_weights(folder: Path, part: Path | None = None) -> None:
-    """Raise `ArtifactError` if weights exist only as a pickle, or are incomplete. folder: that of the encoder. part:
-    the folder in it that has them; None: itself.
+    """Raise `ArtifactError` if weights exist only as a pickle, or are incomplete.
+
+    folder: that of the encoder.
+    part: the folder in it that has them; None: itself.
     """
     part = part or folder
     if missing := missing_weights(part):

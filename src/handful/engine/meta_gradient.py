@@ -146,8 +146,10 @@ class GradientExchange(Protocol):
         """The number of workers."""
 
     def gather(self, sums: list[Leaf], *, most: int, losses: int) -> list[Leaf]:
-        """The sums of all workers in their order, the same bits on each. most: sums of one worker, losses: of one sum,
-        each at the most."""
+        """The sums of all workers in their order, the same bits on each.
+
+        most: sums of one worker, losses: of one sum, each at the most.
+        """
 
 
 def shared_tree_sum(parts: Iterator[Leaf], count: int, workers: GradientExchange, *, size: int) -> Leaf:

@@ -65,12 +65,18 @@ def plus_minus(half_width: float, form: str = "") -> str:
 
 
 def figures(value: float, sign: str = "") -> str:
-    """Three significant figures, with an exponent only for extreme numbers. sign: "+" to always write the sign."""
+    """Three significant figures, with an exponent only for extreme numbers.
+
+    sign: "+" to always write the sign.
+    """
     return f"{value:{sign},.0f}" if 999.5 <= abs(value) < 1e7 else f"{value:{sign}#.3g}".rstrip(".")
 
 
 def estimate(value: Interval, sign: str = "") -> str:
-    """Three significant figures with their interval, or as many as the interval supports. sign: as for `figures`."""
+    """Three significant figures with their interval, or as many as the interval supports.
+
+    sign: as for `figures`.
+    """
     if math.isnan(value.mean):
         return "undefined" if value.undefined and not value.diverged else "diverged"
     texts, half = [figures(value.mean, sign)], value.half_width

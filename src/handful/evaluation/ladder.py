@@ -423,8 +423,10 @@ class Ladder:
         return built.eval().to(self.learner.device)
 
     def choose(self, rung: Rung, validation: TaskDistribution, count: int | None = None, **more: Any) -> dict[str, Any]:
-        """The best of the baseline's choices on `count` validation tasks; chosen once for each of their sizes. more: of
-        `scored`."""
+        """The best of the baseline's choices on `count` validation tasks; chosen once for each of their sizes.
+
+        more: of `scored`.
+        """
         at = (rung.name, validation.sizes)
         if at not in self._chosen:
             self._chosen[at] = self._best_choice(rung, validation, count, **more)
@@ -503,7 +505,10 @@ class Ladder:
         why: str | None = "a baseline",
         **more: Any,
     ) -> Evaluation:
-        """Scores of a baseline with these options, and with those for vectors. more: see `evaluate`."""
+        """Scores of a baseline with these options, and with those for vectors.
+
+        more: see `evaluate`.
+        """
         ground = rung.ground
         for_vectors = rung.learner.for_vectors if ground.vectors(setting) else {}
         learner = self.build(rung, for_vectors | options)

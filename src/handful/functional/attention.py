@@ -55,7 +55,10 @@ class Attention(nn.Module):
         return self.key_proj(keys), self.value_proj(values)
 
     def recall(self, queries: Tensor, remembered: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
-        """What queries `(m, width)` find in what is remembered: `(m, width)`. mask: as in `attend`."""
+        """What queries `(m, width)` find in what is remembered: `(m, width)`.
+
+        mask: as in `attend`.
+        """
         found: Tensor = self.out_proj(attend(self.query_proj(queries), *remembered, self.heads, mask))
         return found
 

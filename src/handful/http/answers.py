@@ -42,13 +42,19 @@ class InPieces(Response):
 
 
 def response_of(content: BaseModel, status: int = 200, **headers: str) -> Response:
-    """A response in JSON. headers: with underscores for hyphens."""
+    """A response in JSON.
+
+    headers: with underscores for hyphens.
+    """
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(content.model_dump_json(), status, NO_STORE | named, JSON)
 
 
 def response_of_file(content: bytes, media_type: str, name: str) -> Response:
-    """A response that is a file. name: under which it is kept."""
+    """A response that is a file.
+
+    name: under which it is kept.
+    """
     pieces = [content[start : start + PIECE] for start in range(0, len(content), PIECE)]
     return InPieces(pieces, media_type, {"content-disposition": f'attachment; filename="{name}"'})
 
@@ -56,7 +62,11 @@ def response_of_file(content: bytes, media_type: str, name: str) -> Response:
 async def response_of_predictions(
     call: Call, made: list[Predictions], write: Callable[[list[Predictions]], Iterable[bytes]]
 ) -> Response:
-    """A response with what tasks predict. made: empty afterwards. write: `of_one` or `of_each`."""
+    """A response with what tasks predict.
+
+    made: empty afterwards.
+    write: `of_one` or `of_each`.
+    """
     large = sum(map(numbers_in, made)) > NUMBERS
 
     def content() -> list[bytes]:

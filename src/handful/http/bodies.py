@@ -91,7 +91,10 @@ def _without_strings(content: bytes) -> bytes:
 
 
 def _fields(value: Any, objects: int) -> int:
-    """How many fields the objects in a value have together. objects: the most of these."""
+    """How many fields the objects in a value have together.
+
+    objects: the most of these.
+    """
     found, waiting, lists = 0, list[dict[str, Any]](), [[value]]
     while waiting or (lists and objects):  # lists of numbers, which are long, come last, and mostly not at all
         inner: Collection[Any]

@@ -261,7 +261,10 @@ class Call:
     async def _predicted(
         self, task: str, inputs: Sequence[Any], version: int | None, top: int | None, share: float = 1.0
     ) -> Predictions:
-        """What a task predicts. share: how much of the request's content these inputs are."""
+        """What a task predicts.
+
+        share: how much of the request's content these inputs are.
+        """
         return await self.server.batcher.predict(
             self.identity.tenant,
             task,

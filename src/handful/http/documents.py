@@ -28,7 +28,10 @@ FRAMEWORK = ("HTTPValidationError", "ValidationError")
 
 
 def takes(schema: type[BaseModel], *, upload: bool = False) -> dict[str, Any]:
-    """What a route is declared with that reads JSON of a schema. upload: or that as a part beside images or a file."""
+    """What a route is declared with that reads JSON of a schema.
+
+    upload: or that as a part beside images or a file.
+    """
     json: dict[str, Any] = {"$ref": PLACE.format(model=schema.__name__)}
     content = {"application/json": {"schema": json}}
     if upload:

@@ -31,7 +31,10 @@ def first_steps(model: MetaModel, name: str, address: str, images: Sequence[Path
 
 
 def _input(model: MetaModel, place: int, image: Path, commands: dict[str, str]) -> Any:
-    """An input that the model reads. commands: gets those of the shell that write a part of it, by its mark."""
+    """An input that the model reads.
+
+    commands: gets those of the shell that write a part of it, by its mark.
+    """
     match model.pipeline:
         case ImageInputs():
             return {"image": _mark(commands, f"base64 < {shlex.quote(str(image))} | tr -d '\\n'")}

@@ -80,7 +80,10 @@ def of_error(error: HandfulError) -> Problem:
 
 
 def of_slug(slug: str, seconds: int = 1) -> dict[str, str]:
-    """Headers that all problems of a kind have. seconds: after which a request may be sent again."""
+    """Headers that all problems of a kind have.
+
+    seconds: after which a request may be sent again.
+    """
     if slug == "unauthenticated":
         return {"www-authenticate": "Bearer"}
     waits = KINDS[slug].status in (429, 503) and slug != "quota-exceeded"  # of which there is more after an erasure

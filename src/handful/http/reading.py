@@ -72,7 +72,10 @@ class Source:
         return self._checked(examples_of(given, model.targets or None, self.limits, image=self._image))
 
     def inputs(self, given: Sequence[Any] | None, model: Callable[[], MetaModel]) -> list[Any]:
-        """Inputs as the service takes them, as for `examples`. model: finds the one that reads a file."""
+        """Inputs as the service takes them, as for `examples`.
+
+        model: finds the one that reads a file.
+        """
         if given is None or self.file is not None:
             return self._checked(inputs_of_file(self._file_alone(given, "inputs"), model(), self.limits))
         return self._checked(inputs_of(given, self.limits, image=self._image))

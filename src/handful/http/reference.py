@@ -52,7 +52,10 @@ def pages() -> dict[str, str]:
 
 
 def api_markdown(document: Mapping[str, Any]) -> str:
-    """The reference as Markdown. document: as `openapi_of` makes it."""
+    """The reference as Markdown.
+
+    document: as `openapi_of` makes it.
+    """
     by_tag: dict[str, list[tuple[str, str, Any]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

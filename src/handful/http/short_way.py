@@ -123,7 +123,10 @@ class ShortWay:
             loop.call_later(seconds, _read_on, cycle)
 
     def taken(self, cycle: RequestResponseCycle, otherwise: Callable[[], None]) -> "PlainRequest | None":
-        """The request of a head that was read, if it goes this way. otherwise: lets the application answer it."""
+        """The request of a head that was read, if it goes this way.
+
+        otherwise: lets the application answer it.
+        """
         head = Head.of(cycle.scope, self.server.limits)
         return None if head is None else PlainRequest(self, cycle, head, otherwise)
 
@@ -154,7 +157,10 @@ class PlainRequest:
             self._enter(held)
 
     def leave(self, status: int = STATUSES["client-left"]) -> None:
-        """Nobody waits for its response any more. status: of the response that it has instead."""
+        """Nobody waits for its response any more.
+
+        status: of the response that it has instead.
+        """
         if not self._ended:
             self._drop()
             self._tell(status)

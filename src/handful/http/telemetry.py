@@ -43,7 +43,11 @@ class Telemetry:
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A finished request. route: its template. status: 0 without a response."""
+        """A finished request.
+
+        route: its template.
+        status: 0 without a response.
+        """
         kind = method if method in METHODS else "other", route, status
         if kind not in self._counted:  # looking them up takes longer than counting
             requests = self._requests.labels(kind[0], route, str(status))
@@ -114,6 +118,9 @@ def _of_store(store: Store) -> Iterator[Metric]:
 
 
 def _buckets(counts: dict[int, int]) -> tuple[list[tuple[str, float]], float]:
-    """How many values are at most each size, and the sum of all values. counts: of each value."""
+    """How many values are at most each size, and the sum of all values.
+
+    counts: of each value.
+    """
     bounds = [(str(float(most)), float(sum(n for size, n in counts.items() if size <= most))) for most in SIZES]
     return [*bounds, ("+Inf", float(sum(counts.values())))], float(sum(size * n for size, n in counts.items()))

@@ -46,7 +46,10 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def addressed(rows: Tensor, keys: Tensor, sharpness: Tensor | float) -> Tensor:
-    """Weights over slots `(heads, slots)`: softmax of sharpness * similarity. sharpness: a number or `(heads, 1)`."""
+    """Weights over slots `(heads, slots)`: softmax of sharpness * similarity.
+
+    sharpness: a number or `(heads, 1)`.
+    """
     return torch.softmax(sharpness * similarities(rows, keys), -1)
 
 

@@ -54,7 +54,10 @@ def own_scores(
 
 
 def obstacle(pipeline: InputPipeline | None, *, grouped: bool) -> str:
-    """Why tasks of a model have no own score; "" if they have. grouped: whether examples have groups."""
+    """Why tasks of a model have no own score; "" if they have.
+
+    grouped: whether examples have groups.
+    """
     if pipeline and pipeline.order:
         return (
             "No estimate of the task's own score: the model was trained on examples that precede their queries by "

@@ -76,7 +76,10 @@ class ArrayPipeline(InputPipeline):
         group: str | None = None,
         order: str | None = None,
     ) -> Self:
-        """Fit to the training rows (indices) of the arrays. raw: whether the inputs are unchanged."""
+        """Fit to the training rows (indices) of the arrays.
+
+        raw: whether the inputs are unchanged.
+        """
         images = inputs.dtype == np.uint8 and inputs.ndim > 2 and not raw
         spread = None
         if not images and not raw:

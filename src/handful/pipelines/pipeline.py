@@ -84,8 +84,12 @@ class InputPipeline(ABC):
     @abstractmethod
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Inputs as stored in memory `(n, *stored_shape)`: images of 8 bits as bytes, everything else as floats.
-        values: n values from readers or Python, see each pipeline. limits: on the size of one. place: their names in
-        messages. Raises `DataError` for values that cannot be inputs.
+
+        values: n values from readers or Python, see each pipeline.
+        limits: on the size of one.
+        place: their names in messages.
+
+        Raises `DataError` for values that cannot be inputs.
         """
 
     def prepare(self, stored: Tensor) -> Tensor:
@@ -261,8 +265,10 @@ def as_moments(values: Sequence[float]) -> Tensor:
 
 
 def numbers(array: np.ndarray, what: str, *, gaps: bool = False, place: Place | None = None) -> np.ndarray:
-    """An array as floats; `DataError` names the first cell that is not a number, or beyond the largest one. what,
-    place: the names of the array and its rows in messages. gaps: NaN is allowed.
+    """An array as floats; `DataError` names the first cell that is not a number, or beyond the largest one.
+
+    what, place: the names of the array and its rows in messages.
+    gaps: NaN is allowed.
     """
     try:
         if np.iscomplexobj(array):

@@ -295,7 +295,10 @@ class Report:
         return {caption: name for caption, (name, _) in drawings.items()}
 
     def to_markdown(self, pictures: Mapping[str, str]) -> str:
-        """The page. pictures: file names by caption."""
+        """The page.
+
+        pictures: file names by caption.
+        """
         own = self.comparisons[0].learner.evaluation
         verdict = "\n".join(f"- **{line}**" for line in self.verdict.splitlines())
         parts = [f"# {self.title}", verdict, f"Tasks: {self.tasks}", *self.notes]

@@ -39,7 +39,10 @@ def needed(own: Evaluation, half_width: float) -> dict[str, Any]:
 
 
 def needed_line(own: Evaluation, half_width: float) -> str:
-    """The same in a sentence. half_width: in the unit of the metric, a fraction for shares."""
+    """The same in a sentence.
+
+    half_width: in the unit of the metric, a fraction for shares.
+    """
     found = needed(own, half_width)
     share = own.metric.unit == "share"
     wanted = f"± {100 * half_width:g} points" if share else f"± {half_width:g} of {own.metric.title}"

@@ -157,7 +157,10 @@ class Batcher:
         return await self._single("look", tenant, work, deadline, nbytes)
 
     async def check(self, token: str, work: Callable[[], Result]) -> Result:
-        """What a look at a key returns or raises. token: the key, each of which has its own turn."""
+        """What a look at a key returns or raises.
+
+        token: the key, each of which has its own turn.
+        """
         return await self._single("check", token, work, CHECK, 0)
 
     def check_beside(self, work: Callable[[], None]) -> None:

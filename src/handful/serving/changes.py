@@ -76,7 +76,10 @@ class Changes:
         request: Request[TaskRecord],
         estimate: Estimate | None = None,
     ) -> TaskRecord:
-        """Write a new task with its first version. examples: None if they are not kept."""
+        """Write a new task with its first version.
+
+        examples: None if they are not kept.
+        """
         meta, id_, at = self._states.model(made.model_digest), self._store.ids.new("task"), self._now()
 
         def work(rows: Rows) -> TaskRecord:

@@ -27,7 +27,10 @@ class Directory:
         self._run, self._tenant, self._counts = connection.execute, tenant, counts
 
     def tenant(self, name: str, *, lock: bool = False) -> Tenant:
-        """A tenant; `UserError` if it does not exist. lock: until the transaction ends, others that lock it wait."""
+        """A tenant; `UserError` if it does not exist.
+
+        lock: until the transaction ends, others that lock it wait.
+        """
         wanted = select(TENANTS.c.tenant, TENANTS.c.created_at).where(self._own(TENANTS), TENANTS.c.tenant == name)
         row = self._run(wanted.with_for_update() if lock else wanted).first()
         if row is None:
@@ -35,7 +38,10 @@ class Directory:
         return Tenant(row.tenant, as_datetime(row.created_at))
 
     def tenants(self, limit: int, after: str) -> list[Tenant]:
-        """Tenants by name. after: the last one seen."""
+        """Tenants by name.
+
+        after: the last one seen.
+        """
         wanted = select(TENANTS.c.tenant, TENANTS.c.created_at).where(self._own(TENANTS), TENANTS.c.tenant > after)
         rows = self._run(wanted.order_by(TENANTS.c.tenant).limit(limit))
         return [Tenant(row.tenant, as_datetime(row.created_at)) for row in rows]
@@ -57,7 +63,10 @@ class Directory:
         return None if row is None else (_key(row), row.hash)
 
     def keys(self, limit: int, after: str) -> list[Key]:
-        """Keys by id, the revoked and expired ones too. after: the id of the last one seen."""
+        """Keys by id, the revoked and expired ones too.
+
+        after: the id of the last one seen.
+        """
         wanted = select(KEYS).where(self._own(KEYS), KEYS.c.id > after)
         return [_key(row) for row in self._run(wanted.order_by(KEYS.c.id).limit(limit))]
 

@@ -148,7 +148,12 @@ class Keys:
             return rows.directory.keys(limit, after)
 
     def revoke(self, tenant: str, key: str, *, actor: str = "local") -> Key:
-        """Refuse a key from now on. key: its id. Raises `UserError` where the tenant has none of this id."""
+        """Refuse a key from now on.
+
+        key: its id.
+
+        Raises `UserError` where the tenant has none of this id.
+        """
 
         def work(rows: Rows) -> Key:
             found = rows.directory.key(key)

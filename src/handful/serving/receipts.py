@@ -22,7 +22,10 @@ class Receipts:
         self._run, self._tenant, self._counts = connection.execute, tenant, counts
 
     def insert(self, id_: str, task: str, examples: Sequence[str], head: Version | None, at: int) -> None:
-        """Note that examples were erased, of which files may hold traces yet. head: what is left of the task."""
+        """Note that examples were erased, of which files may hold traces yet.
+
+        head: what is left of the task.
+        """
         facts = {"id": id_, "task": task, "examples": json.dumps(list(examples)), "started_at": at}
         if head is not None:
             facts |= {"version": head.number, "digest": head.digest}

@@ -391,7 +391,10 @@ class Service:
             return rows.counts.of_tenant()
 
     def audit(self, *, limit: int = 100, after: int = 0, tenant: str = "default") -> Sequence[AuditEntry]:
-        """What was changed by whom, from the first change. after: the number of the last one seen."""
+        """What was changed by whom, from the first change.
+
+        after: the number of the last one seen.
+        """
         with self.store.reading(tenant) as rows:
             return rows.audit(limit, after)
 

@@ -59,7 +59,10 @@ class Tenants:
             return rows.directory.tenant(name)
 
     def list(self, *, limit: int = 100, after: str = "") -> Sequence[Tenant]:
-        """Tenants by name. after: the last one seen."""
+        """Tenants by name.
+
+        after: the last one seen.
+        """
         with self._store.reading(EVERYONE) as rows:
             return rows.directory.tenants(limit, after)
 

@@ -53,7 +53,10 @@ def noted(record: TaskRecord, notes: Iterable[Note]) -> TaskRecord:
 
 
 def retried(attempt: Callable[[], Result], *, once: bool = False) -> Result:
-    """The result of a change, made anew where the head moved meanwhile. once: raise then, as the last attempt does."""
+    """The result of a change, made anew where the head moved meanwhile.
+
+    once: raise then, as the last attempt does.
+    """
     for _ in range(0 if once else TRIES - 1):
         try:
             return attempt()

@@ -187,7 +187,10 @@ class _Request:
         self.error: BaseException | None = None
 
     def tell(self, *, unknown: bool = False) -> None:
-        """Answer. unknown: whether an error may have left what was written."""
+        """Answer.
+
+        unknown: whether an error may have left what was written.
+        """
         self.then()
         if self.error is None:
             self.answer.set_result(self.result)

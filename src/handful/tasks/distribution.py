@@ -57,7 +57,9 @@ class Pool:
 
     def table(self, input_shape: tuple[int, ...]) -> list[Examples] | None:
         """The rows of each task, if a model fitted on the rows of other tasks can predict them; else None. Rows are
-        numbers, not pixels, of two tasks or more. input_shape: of an example.
+        numbers, not pixels, of two tasks or more.
+
+        input_shape: of an example.
         """
         if self.by_task is None or len(input_shape) != 1:
             return None
@@ -365,9 +367,12 @@ class Remembered(nn.Module):
 
 
 def owned(*, copy: bool, inputs: Tensor, **columns: Tensor | None) -> tuple[Tensor | Any, ...]:
-    """The stored columns of n examples: inputs, and others in the same order, or None. copy: copy the memory, so that
-    later changes by the caller do not change tasks. Whole numbers that are inputs become floats, but for bytes. Raises
-    `DataError` for columns of different lengths, and for whole numbers that floats cannot hold.
+    """The stored columns of n examples: inputs, and others in the same order, or None.
+
+    copy: copy the memory, so that later changes by the caller do not change tasks. Whole numbers that are inputs become
+        floats, but for bytes.
+
+    Raises `DataError` for columns of different lengths, and for whole numbers that floats cannot hold.
     """
     for name, column in (("inputs", inputs), *columns.items()):
         check_dense(column, f"The {name}")

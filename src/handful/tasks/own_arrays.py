@@ -19,7 +19,10 @@ from handful.tasks.splits import digests
 def array_tasks(
     path: Path, raw: RawBatch, test: RawBatch | None, options: Options, pipeline: ArrayPipeline | None
 ) -> TaskDistribution:
-    """Tasks from an npz file; see `open_tasks`. test: of the file to test on."""
+    """Tasks from an npz file; see `open_tasks`.
+
+    test: of the file to test on.
+    """
     options.refuse("an npz file, whose keys determine that", *COLUMNS, "image_size")
     raw = _as_taken(path, raw, pipeline)
     test = test and _as_taken(options.test, test, pipeline)

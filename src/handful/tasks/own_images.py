@@ -21,7 +21,10 @@ ENCODED = ("encoder", "tune_encoder")
 def image_tasks(
     raw: RawBatch, test: RawBatch | None, options: Options, pipeline: ImageInputs | None
 ) -> TaskDistribution:
-    """Tasks from a folder of images; see `open_tasks`. test: of the folder to test on."""
+    """Tasks from a folder of images; see `open_tasks`.
+
+    test: of the folder to test on.
+    """
     options.refuse("a folder of images", *(name for name in COLUMNS if name not in ("label", *ENCODED)), "inputs")
     if pipeline is not None:
         options.refuse("images that a trained model reads with its own", *ENCODED)

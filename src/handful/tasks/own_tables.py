@@ -67,7 +67,11 @@ def with_own_columns(options: Options, pipeline: InputPipeline | None) -> Option
 def table_tasks(
     raw: RawBatch, test: RawBatch | None, options: Options, pipeline: InputPipeline | None
 ) -> TaskDistribution:
-    """Tasks from one table; see `open_tasks`. test: of the table to test on. options: those of `with_own_columns`."""
+    """Tasks from one table; see `open_tasks`.
+
+    test: of the table to test on.
+    options: those of `with_own_columns`.
+    """
     options.refuse("a table", "image_size", "inputs")
     raw, test = raw.taken(own_order(raw.inputs)), test and test.taken(own_order(test.inputs))
     table: Table = raw.inputs

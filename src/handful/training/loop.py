@@ -223,8 +223,11 @@ class Training(TrainingState):
         self._keep_steps(StepCount(steps), run)
 
     def keep_lower_layers(self, steps: int, run: Run | None, on_event: OnEvent) -> bool:
-        """Run the frozen layers of an encoder once for each example, if that is cheaper. steps: the least number of
-        steps to come. Returns whether some are kept. The decision is final, since the last bits differ.
+        """Run the frozen layers of an encoder once for each example, if that is cheaper.
+
+        steps: the least number of steps to come.
+
+        Returns whether some are kept. The decision is final, since the last bits differ.
         """
         settings, encoder, plan = self.settings, kept_layers.encoder_of(self.learner), self.plan
         if encoder is None or plan is None or plan.memory != "whole" or settings.precision != "fp32":

@@ -78,7 +78,9 @@ def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
 
 def with_size(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
     """The experiment with the image size and network for which the budget allows enough training, if neither is set;
-    for the user's images with permuted classes. earlier: a run whose recorded choice is used.
+    for the user's images with permuted classes.
+
+    earlier: a run whose recorded choice is used.
     """
     source, pipeline = experiment.source, tasks.pipeline
     own = pipeline is not None and pipeline.kind == "images" and tasks.contents().own and not pipeline.encoded
@@ -208,7 +210,10 @@ def auto(
 
 
 def _check_adapt_seconds(experiment: Experiment, tasks: TaskDistribution | None) -> None:
-    """Raise a `UserError` for an invalid time, or without a network to fine-tune. tasks: None: of a tuned encoder."""
+    """Raise a `UserError` for an invalid time, or without a network to fine-tune.
+
+    tasks: None: of a tuned encoder.
+    """
     seconds = experiment.adapt_seconds
     if seconds is None:
         return

@@ -20,7 +20,10 @@ def checkup(
     *,
     trust: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Findings about a run (its data and its model), or a source alone. trust: as for `MetaModel.from_pretrained`."""
+    """Findings about a run (its data and its model), or a source alone.
+
+    trust: as for `MetaModel.from_pretrained`.
+    """
     run = Run.find(Path(subject.tasks))
     if run is not None:
         if subject != Source(subject.tasks):

@@ -49,9 +49,11 @@ def encoded_examples(
     *,
     added: bool = False,
 ) -> EncodedExamples:
-    """Read the labeled examples of a task; `DataError` names their fault. target: the column to predict, if the model's
-    tasks are tables with differing columns; None: the model's. options: the format of the file (see
-    `DataOptions.for_file`). added: whether they are added to others, so that all may be of one class.
+    """Read the labeled examples of a task; `DataError` names their fault.
+
+    target: the column to predict, if the model's tasks are tables with differing columns; None: the model's.
+    options: the format of the file (see `DataOptions.for_file`).
+    added: whether they are added to others, so that all may be of one class.
     """
     with opened_examples(pipeline, path, target, limits, options, added=added) as (of_task, raw, labels):
         groups = None if raw.groups is None else list(class_names(raw.groups, raw.named("group")))
@@ -61,8 +63,9 @@ def encoded_examples(
 def encoded_inputs(
     pipeline: InputPipeline, path: str | Path, limits: Limits = LOCAL, options: DataOptions | None = None
 ) -> tuple[Tensor, list[str]]:
-    """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names their fault. options: the format of
-    the file (see `DataOptions.for_file`).
+    """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names their fault.
+
+    options: the format of the file (see `DataOptions.for_file`).
     """
     with opened_inputs(pipeline, path, limits, options) as raw:
         return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
@@ -79,8 +82,9 @@ def opened_examples(
     added: bool = False,
     inside: Path | None = None,
 ) -> Iterator[tuple[InputPipeline, RawBatch, tuple[str, ...] | Tensor]]:
-    """The pipeline of a task, its raw examples in a file, and their labels: see `encoded_examples`. inside: the folder
-    in which archives are unpacked while the context lasts; by default the system's.
+    """The pipeline of a task, its raw examples in a file, and their labels: see `encoded_examples`.
+
+    inside: the folder in which archives are unpacked while the context lasts; by default the system's.
     """
     with unpacked(path, limits, inside) as content:
         path = _checked(content, pipeline)

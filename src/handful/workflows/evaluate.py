@@ -268,7 +268,10 @@ def describe(
     tasks: TaskDistribution, known: Contents, trained: TaskDistribution | None, source: Source, new: str = ""
 ) -> str:
     """A description of the test tasks: how many classes or tasks, whether any of their names were trained on, small
-    tasks, and what is new. known: the content of the training data. trained: its tasks, if available.
+    tasks, and what is new.
+
+    known: the content of the training data.
+    trained: its tasks, if available.
     """
     names = tasks.split_manifest().get(tasks.split_name, [])
     if not names:

@@ -66,8 +66,9 @@ class RaceRecord:
 
     @classmethod
     def open(cls, folder: Path, minutes: float | None, budget: "Budget | None" = None, *, spent: float = 0.0) -> Self:
-        """The record of the run in this folder, or a new one, with the decisions of `budget`, if given. spent: seconds
-        of a new race's time before it has a record.
+        """The record of the run in this folder, or a new one, with the decisions of `budget`, if given.
+
+        spent: seconds of a new race's time before it has a record.
         """
         path = folder / RACE
         if path.exists():

@@ -31,9 +31,12 @@ def rounds(candidates: int) -> list[int]:
 def targets(
     seconds: float, counts: Sequence[int], per_step: float, per_validation: float, validations: int
 ) -> list[int]:
-    """The step at which a candidate ends each round, if it is in all of them. seconds: of all rounds, which are equally
-    long. counts: of candidates in each of them. per_step,
-    per_validation: seconds of this candidate. validations: in the last round; the others have one.
+    """The step at which a candidate ends each round, if it is in all of them.
+
+    seconds: of all rounds, which are equally long.
+    counts: of candidates in each of them.
+    per_step, per_validation: seconds of this candidate.
+    validations: in the last round; the others have one.
     """
     ends, step = [], 0
     for number, count in enumerate(counts):

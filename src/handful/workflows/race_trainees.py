@@ -46,7 +46,10 @@ class Trainee(Entrant):
         self.batch = int(track.experiment.settings.get("meta_batch_size") or (FEW if images else MANY))
 
     def prepare(self, seconds: float) -> None:
-        """Choose the plan of its steps, and time them. seconds: the most that its whole training may take."""
+        """Choose the plan of its steps, and time them.
+
+        seconds: the most that its whole training may take.
+        """
         with self.open(seconds) as training:
             times = self.track.record.decide(f"seconds of a step and a validation of {self.name}", training.timed)
             self.per_step, self.per_validation = times

@@ -47,9 +47,10 @@ class RawInputs(NamedTuple):
 def raw_examples(
     paths: Sequence[str | Path], options: DataOptions | None = None, limits: Limits = LOCAL
 ) -> RawExamples:
-    """The labeled examples in files and folders, one after another; `DataError` names their fault. options: the roles
-    of columns and the format of files; without a label or target, the column "label" is the label. limits: on each
-    file's size.
+    """The labeled examples in files and folders, one after another; `DataError` names their fault.
+
+    options: the roles of columns and the format of files; without a label or target, the column "label" is the label.
+    limits: on each file's size.
     """
     found = RawExamples([], [])
     for path in paths:
