@@ -1,4 +1,4 @@
-"""The form of every page: what it is for stands first, headings nest, and commands fit into a window."""
+"""The form of every page: what it is for stands first, headings nest, and code fits into a window."""
 
 import re
 from itertools import pairwise
@@ -8,9 +8,10 @@ import pytest
 from test_docs import FENCE, PAGES, ROOT, TEXTS, of_page
 
 WIDTH = 88
-"""Characters of a command that the site shows without a break, see docs/assets/site.css."""
+"""Characters of a line of code that the site shows without a break, see docs/assets/site.css."""
+CODE = ("sh", "shell", "python", "py", "text")
 GENERATED = ("docs/reference/api.md", "docs/reference/cli.md")
-"""Their commands come from the code."""
+"""What they show comes from the code."""
 
 
 def faults(text):
@@ -30,9 +31,9 @@ def faults(text):
 
 
 def wide(text):
-    """The lines of shell blocks that a reader would see broken."""
-    shells = [match["body"] for match in FENCE.finditer(text) if match["info"].strip() in ("sh", "shell")]
-    return [line for body in shells for line in body.splitlines() if len(line) > WIDTH]
+    """The lines of code that a reader would see broken."""
+    code = [match["body"] for match in FENCE.finditer(text) if match["info"].strip() in CODE]
+    return [line for body in code for line in body.splitlines() if len(line) > WIDTH]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=of_page)
@@ -41,7 +42,7 @@ def test_a_page_says_what_it_is_for(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if of_page(page) not in GENERATED], ids=of_page)
-def test_a_command_fits_into_a_window(page):
+def test_code_fits_into_a_window(page):
     assert not wide(TEXTS[page])
 
 
@@ -60,6 +61,6 @@ def test_a_fault_is_seen(text, said):
     assert said in fault
 
 
-def test_a_wide_command_is_seen():
+def test_a_wide_line_is_seen():
     assert wide(f"```sh\n{'x' * (WIDTH + 1)}\n```\n")
     assert ROOT / "README.md" in PAGES
