@@ -121,6 +121,8 @@ def test_a_subclass_is_no_candidate_unless_it_says_so():
     assert LEARNERS["maml"].candidate_for
     assert not LEARNERS["boil"].candidate_for
     assert not type("Mine", (LEARNERS["maml"],), {}).candidate_for
+    assert LEARNERS["cavia"].candidate_on
+    assert not type("Mine", (LEARNERS["cavia"],), {}).candidate_on
 
 
 def test_learners_declare_whether_they_use_other_tasks():

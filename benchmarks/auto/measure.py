@@ -127,7 +127,7 @@ class Bench:
         found = {name: _beside(ladder, setting, count, tasks) for name, setting, count in _settings(cell.data, tasks)}
         for other in SETS[cell.data].across:
             source, _ = source_of(other, self.data, self.encoder, 0)
-            away = source.open(pipeline=model.pipeline)
+            away = source.left_open().open(pipeline=model.pipeline)
             found |= {name: _beside(ladder, setting, count, tasks) for name, setting, count in _settings(other, away)}
         return found
 

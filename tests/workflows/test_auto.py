@@ -15,6 +15,7 @@ from tests.workflows.race_kills import repeated, shops
 
 import own_data
 from evaluation.toys import Clusters
+from handful.backbones import Boosted
 from handful.errors import HandfulError, UserError
 from handful.evaluation.formatting import duration
 from handful.events import NoteEvent, StepEvent, StoppedError
@@ -31,9 +32,10 @@ from handful.training.run import Run
 from handful.types import TaskSpec
 from handful.workflows import auto as workflow
 from handful.workflows import race_entrants, race_trainees
-from handful.workflows.auto import auto, candidates, race_of, with_network
+from handful.workflows.auto import auto, with_network
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
+from handful.workflows.race_candidates import candidates, race_of
 from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_scores import Scored
 from handful.workflows.race_trainees import Trainee
@@ -621,6 +623,41 @@ def test_given_tasks_are_raced_on_as_they_are(tmp_path, monkeypatch):
     experiment = Experiment(Source(str(photos)), way=2, shot=1, query_shot=2, settings={"minutes": 0.1})
     auto(experiment, tmp_path / "run", tasks=mine)
     assert seen[0].split_manifest() == mine.split_manifest()
+
+
+def test_a_learner_is_tried_on_the_predictions_of_boosted_trees_too(table, experiment, tmp_path, monkeypatch):
+    """Where the network is left to handful; its trees are grown once, and again only when the race goes on."""
+    monkeypatch.setattr(workflow, "candidates", of("cavia"))
+    grown, fit = list[int](), Boosted.fit
+    monkeypatch.setattr(Boosted, "fit", lambda network, rows: grown.append(len(rows)) or fit(network, rows))
+    left, heard, stop = replace(experiment, backbone_options={}), list[str](), threading.Event()
+
+    def hear(event):
+        heard.extend([event.work] if isinstance(event, StepEvent) else [])
+        if heard[-1:] == ["racing cavia on boosted"]:
+            stop.set()
+
+    with pytest.raises(StoppedError):
+        auto(left, tmp_path / "run", on_event=hear, stop=stop)
+    assert len(grown) == 1
+    auto(left, tmp_path / "run", resume=True)
+    assert len(grown) == 2
+    names = {row["name"] for row in read_json(tmp_path / "run" / "race.json")["summary"]["candidates"]}
+    assert names == {"cavia", "cavia on boosted"}
+    monkeypatch.setattr(workflow, "candidates", of("cavia"))
+    auto(left, tmp_path / "again", budget_from=tmp_path / "run")
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")
+
+
+def test_trees_that_take_too_much_of_the_time_are_no_input(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "candidates", of("cavia"))
+    monkeypatch.setattr(race_entrants, "FITTED", 30)
+    monkeypatch.setattr(race_entrants, "PROBING", 1e-9)
+    auto(replace(experiment, backbone_options={}), tmp_path / "run")
+    left_out = read_json(tmp_path / "run" / "race.json")["summary"]["left_out"]
+    assert left_out == {
+        "cavia on boosted": "it cannot be trained on these tasks: fitting its boosted trees takes too much of the time"
+    }
 
 
 def test_trees_are_fitted_on_as_many_rows_as_there_is_time_for(experiment, tmp_path, monkeypatch):

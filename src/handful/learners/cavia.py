@@ -28,6 +28,7 @@ class CAVIA(Learner):
     key = "cavia"
     features_only = True
     candidate_for: ClassVar[dict[Race, int]] = {"rows": 5}
+    candidate_on: ClassVar[dict[Race, str]] = {"rows": "boosted"}
 
     def __init__(
         self,

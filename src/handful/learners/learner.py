@@ -60,6 +60,8 @@ class Learner(nn.Module, ABC):
             classes are drawn anew; "rows", where labels or values mean the same in every task. With each its place,
             from 1, among those that take part in the same way: what is likely best in little time comes first, since
             there may be no time for the last ones. Unlike the other attributes it is not inherited.
+        candidate_on: another backbone on which `auto` tries it, too, where the backbone is left to handful; it comes
+            after all others. Not inherited either.
         normalizations: the policies of batch normalization that it allows, its default first.
         no_weight_decay: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
@@ -86,6 +88,7 @@ class Learner(nn.Module, ABC):
     costly: ClassVar[bool] = False
     sample: ClassVar[tuple[Mapping[str, Any], float]] = ({}, 1.0)
     candidate_for: ClassVar[Mapping[Race, int]] = {}
+    candidate_on: ClassVar[Mapping[Race, str]] = {}
     normalizations: ClassVar[tuple[Normalization, ...]] = ("frozen", "transductive")
     no_weight_decay: ClassVar[tuple[str, ...]] = ()
     fixed_options: ClassVar[dict[str, Any]] = {}
@@ -100,8 +103,8 @@ class Learner(nn.Module, ABC):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        if "candidate_for" not in vars(cls):
-            cls.candidate_for = {}
+        cls.candidate_for = vars(cls).get("candidate_for", {})
+        cls.candidate_on = vars(cls).get("candidate_on", {})
         if "predict" in vars(cls) and "predict_stacked" not in vars(cls):  # the inherited one is of another `predict`
             cls.predict_stacked = Learner.predict_stacked  # type: ignore[method-assign]
         if "key" in vars(cls) and not inspect.isabstract(cls):

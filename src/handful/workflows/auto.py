@@ -14,12 +14,11 @@ from handful.engine.cost import give_back_memory
 from handful.engine.devices import device_named
 from handful.errors import HandfulError, UserError, count_of
 from handful.events import NoteEvent, OnEvent, Stop, ignore
-from handful.learners.learner import Learner, Race
+from handful.learners.learner import Learner
 from handful.learners.transfer import PretrainedNetwork
 from handful.models.meta_model import MetaModel, folder_to_bring
 from handful.notes import note
 from handful.own_code import check_trusted
-from handful.registry import LEARNERS
 from handful.storage import is_run
 from handful.tasks.distribution import TaskDistribution
 from handful.training.lock import locked
@@ -31,6 +30,7 @@ from handful.training.workers import place
 from handful.workflows.encoder_race import encoder_raced
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.experiment import Experiment, continued, note_fewer_classes, validating, with_queries
+from handful.workflows.race_candidates import candidates, kind_of, meta_trained, race_of
 from handful.workflows.race_end import Finish, finished
 from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
 from handful.workflows.race_record import RaceRecord, budget_of
@@ -52,28 +52,6 @@ READING_AGAIN = 0.1
 """The most of the budget that reading images again, in the size that was chosen, counts for."""
 PREPARING = 1 / 3
 """Share of the budget after which no further candidate is prepared, unless none that is trained is ready."""
-
-
-def race_of(tasks: TaskDistribution) -> Race:
-    """The kind of race for these tasks."""
-    spec = tasks.spec
-    if not spec.classification or spec.labels == "shared":
-        return "rows"
-    return "images" if len(spec.input_shape) == 3 else "vectors"
-
-
-def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
-    """The learners of the registry that can take part in a race on these tasks, in the order of their places."""
-    spec, pool = tasks.spec, tasks.split("train").pool()
-    if race == "images" and pool is None:  # methods on pixels alone are no race
-        return []
-    found = [learner for _, learner in LEARNERS.items() if race in learner.candidate_for and spec.kind in learner.kinds]
-    fitting = [learner for learner in found if not spec.classification or spec.labels in learner.labels]
-    # What is fitted on rows is not for the vectors of an encoder: see the ladder.
-    encoded = tasks.pipeline is not None and tasks.pipeline.encoded
-    lacking = {"pretrained": pool is None, "fitted": pool is None or encoded or pool.table(spec.input_shape) is None}
-    able = [learner for learner in fitting if not lacking.get(learner.start)]
-    return sorted(able, key=lambda learner: learner.candidate_for[race])
 
 
 def with_size(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
@@ -242,7 +220,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
         needed = one.on_blocks or not pretrained  # what is not trained at all may be no better than chance
         if needed or _in_time(one, dropped):
             pretrained.append(one)
-    for other in (Trainee(cls, track) for cls in learners if kind_of(cls) is Trainee):
+    for other in meta_trained(track, learners):
         in_time = not (probes or pretrained or trainees) or _in_time(other, dropped)
         if in_time and _prepared(other, WINNING * budget, dropped):
             trainees.append(other)
@@ -277,13 +255,6 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
 def heads(tasks: TaskDistribution) -> list[type[Learner]]:
     """The candidates on these tasks that are not trained."""
     return [learner for learner in candidates(race_of(tasks), tasks) if kind_of(learner) is Probe]
-
-
-def kind_of(cls: type[Learner]) -> type[Entrant]:
-    """The candidate for a learner."""
-    if cls.meta_gradient != "none":
-        return Trainee
-    return Pretrained if cls.start == "pretrained" else Probe
 
 
 def _sharing(pretrained: list[Pretrained]) -> list[Pretrained]:

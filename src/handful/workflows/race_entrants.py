@@ -33,7 +33,7 @@ from handful.training.heads import (
 )
 from handful.training.pretraining_budget import examples_within
 from handful.training.run import Run
-from handful.types import to_device
+from handful.types import Examples, to_device
 from handful.workflows.experiment import Experiment
 from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_scores import Judge, Scored
@@ -115,6 +115,7 @@ class Entrant(ABC):
 
     cls: its learner.
     track: the race's.
+    backbone: another than that of the experiment.
     batch: tasks of a step.
     predicted_bytes: see `Trained`.
     """
@@ -124,16 +125,19 @@ class Entrant(ABC):
     plan: str | None = None
     predicted_bytes: int | None = None
 
-    def __init__(self, cls: type[Learner], track: Track) -> None:
-        self.cls, self.track = cls, track
+    def __init__(self, cls: type[Learner], track: Track, backbone: str | None = None) -> None:
+        self.cls, self.track, self.backbone = cls, track, backbone
         self.history: list[dict[str, Any]] = []
         settled = track.experiment.settled(track.tasks)  # the learner for such tasks has options and sizes of its own
         self.experiment = settled if settled.learner == cls.key else replace(track.experiment, learner=cls.key)
+        if backbone is not None:
+            options = {"columns": track.tasks.spec.outputs}  # what trees of other tasks predict
+            self.experiment = replace(self.experiment, backbone=backbone, backbone_options=options)
 
     @property
     def name(self) -> str:
         """Its name."""
-        return self.cls.key
+        return self.cls.key if self.backbone is None else f"{self.cls.key} on {self.backbone}"
 
     @abstractmethod
     def learner(self) -> Learner:
@@ -158,6 +162,22 @@ class Entrant(ABC):
     def scored(self, when: str = "") -> Scored:
         """Its scores on the validation tasks."""
         return self.track.scored(f"{self.name}{when}", lambda: self.track.evaluated(self.learner()))
+
+    def share_to_fit(self, learner: Learner, rows: list[Examples]) -> float:
+        """The share of the rows on which it is fitted: all if they are few, else what a small share of the budget
+        allows."""
+        track, count = self.track, sum(len(one.inputs) for one in rows)
+
+        def affordable() -> float:
+            start = time.perf_counter()
+            learner.fit(part_of(rows, FITTED / count))
+            seconds = time.perf_counter() - start
+            return min(1.0, FITTED / count * max(1.0, PROBING * track.record.seconds / seconds))
+
+        if count <= FITTED:
+            return 1.0
+        share: float = track.record.decide(f"share of the rows that {self.name} is fitted on", affordable)
+        return share
 
 
 class Untrained(Entrant):
@@ -224,19 +244,10 @@ class Probe(Untrained):
     def _fit(self, learner: Learner) -> None:
         """Fit it on all rows of the training tasks, or on as many as a small share of the budget allows, with a
         note."""
-        track, rows = self.track, to_device(rows_to_fit(learner, self.training_tasks()), learner.device)
-        count = sum(len(one.inputs) for one in rows)
-
-        def affordable() -> float:
-            start = time.perf_counter()
-            learner.fit(part_of(rows, FITTED / count))
-            seconds = time.perf_counter() - start
-            return min(1.0, FITTED / count * max(1.0, PROBING * track.record.seconds / seconds))
-
-        share = 1.0
-        if count > FITTED:
-            share = track.record.decide(f"share of the rows that {self.name} is fitted on", affordable)
+        rows = to_device(rows_to_fit(learner, self.training_tasks()), learner.device)
+        share = self.share_to_fit(learner, rows)
         if share < 1:
+            count = sum(len(one.inputs) for one in rows)
             note("fewer-rows", f"The time allows fitting {self.name} on {share:.1%} of the {count:,} rows.")
         learner.fit(part_of(rows, share))
 

@@ -1,19 +1,23 @@
 """Candidates of a race that are meta-trained, part by part, with their state on disk in between."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+
+from torch import Tensor
 
 from handful.engine.plan import Plan
 from handful.errors import HandfulError
 from handful.events import StepEvent
 from handful.learners.learner import Learner
 from handful.storage import read_tensors, write_tensors
-from handful.training.fitting import fit
+from handful.tasks.distribution import TaskDistribution
+from handful.training.fitting import rows_to_fit
 from handful.training.heads import FEWEST_TASKS
 from handful.training.loop import Training, checked, examples_seen
+from handful.types import to_device
 from handful.workflows.race_entrants import Entrant, Track
 from handful.workflows.race_steps import LAST_PART, Course
 
@@ -34,12 +38,14 @@ class Trainee(Entrant):
 
     course: its steps; set by the race.
     rounds: after each, its seconds of training and its score.
+    fitted: of its boosted trees, if it has some, the columns for its training tasks, and the trees.
     """
 
     course: Course
+    fitted: tuple[Sequence[Tensor] | None, dict[str, Tensor]] | None = None
 
-    def __init__(self, cls: type[Learner], track: Track) -> None:
-        super().__init__(cls, track)
+    def __init__(self, cls: type[Learner], track: Track, backbone: str | None = None) -> None:
+        super().__init__(cls, track, backbone)
         self.rounds: list[tuple[float, float]] = []
         self.per_step = self.per_validation = 0.0
         images = len(track.tasks.spec.input_shape) > 1
@@ -62,7 +68,7 @@ class Trainee(Entrant):
         settings = self._settings() | {"minutes": max(seconds, 1e-3) / 60, "seed": track.experiment.seed}
         tasks = self.training_tasks()
         chosen = checked(learner, tasks, track.validation, settings)
-        tasks = fit(learner, tasks)
+        tasks = self._fitted(learner, tasks)
         training = Training(learner, tasks, track.validation, chosen)
         if self.file.exists():
             tensors, facts, _ = read_tensors(self.file)
@@ -78,6 +84,19 @@ class Trainee(Entrant):
         self.plan = str(training.plan)
         with training.cores():
             yield training
+
+    def _fitted(self, learner: Learner, tasks: TaskDistribution) -> TaskDistribution:
+        """Fit what is fitted before its training, once. Returns the training tasks, with columns if it adds some."""
+        if not learner.fits:
+            return tasks
+        if self.fitted is None:
+            rows = to_device(rows_to_fit(learner, tasks), learner.device)
+            if self.share_to_fit(learner, rows) < 1:
+                raise HandfulError("fitting its boosted trees takes too much of the time")
+            self.fitted = learner.fit(rows), dict(learner.named_buffers())
+        columns, trees = self.fitted
+        learner.load_state_dict(trees, strict=False)
+        return tasks if columns is None else tasks.with_columns(columns)
 
     def _settings(self) -> dict[str, Any]:
         """Its training settings."""
