@@ -271,7 +271,7 @@ def test_numbers_are_names_of_classes_where_the_model_has_classes(labels, sent):
 
 @faces
 def test_inputs_without_their_labels_are_refused_before_anything_is_sent(face):
-    with pytest.raises(UserError, match="2 inputs have 1 labels"):
+    with pytest.raises(UserError, match="2 inputs and 1 label: give"):
         face(lambda request: pytest.fail("sent"), lambda client: client.create("shelf", ["x", "y"], ["a"]))
 
 

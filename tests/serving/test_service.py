@@ -346,7 +346,7 @@ def classifier_with(pipeline):
     [
         ([], [], "at least one example"),
         (points(1), ["a"], "at least two classes"),
-        (points(1, 2), ["a"], "2 inputs have 1 labels"),
+        (points(1, 2), ["a"], "2 inputs and 1 label: give"),
         ([[1.0, 2.0, 3.0], [1.0, 2.0]], ["a", "b"], r"Input 1 is an array of shape \(2\)"),
         ([[1.0, [2.0], 3.0], [1.0, 2.0, 3.0]], ["a", "b"], "Input 0: its rows have different lengths"),
         ([[1.0, 2.0]] * 2, ["a", "b"], r"inputs of shape \(n, 3\)"),
