@@ -30,7 +30,7 @@ def test_hidden_and_other_files_are_left_out(tmp_path):
 def test_no_class_folders(tmp_path):
     with pytest.raises(DataError, match="holds no images and no subfolders"):
         read(tmp_path)
-    with pytest.raises(DataError, match="holds 1 images and no subfolders"):
+    with pytest.raises(DataError, match="holds 1 image and no subfolders"):
         read(files(tmp_path, "a.png"))
     with pytest.raises(DataError, match="holds no images and no subfolders"):
         read(files(tmp_path / "notes", "a.txt"))

@@ -60,7 +60,7 @@ def test_contents_tell_what_changed_from_what_is_new():
     assert first.changed_since(first) == first.new_since(first) == ""
     grown = contents({"c": ["4", "9", "5"]}, d=["6"])
     assert grown.changed_since(first) == ""
-    assert grown.new_since(first) == "1 examples and 1 names in train, 1 examples in test"
+    assert grown.new_since(first) == "1 example and 1 name in train, 1 example in test"
     assert "of 1 ('c') of the test split have changed" in contents({"c": ["4", "6"]}).changed_since(first)
     assert "'c') no longer there" in contents({}).changed_since(first)
     moved = contents({}, c=["4", "5"])

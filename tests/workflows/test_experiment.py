@@ -219,8 +219,8 @@ def test_a_report_says_how_often_small_tasks_were_drawn(tmp_path):
     assert said.endswith(tasks.small_tasks())
     assert "of 6 training tasks have fewer than 18 usable rows" in tasks.small_tasks()
     small = tasks.with_sizes(shot=2, query_shot=2)
-    said = describe(tasks.split("test"), tasks.contents(), small, Source("shops.csv"), "1 examples in train")
-    assert said.endswith("not used in training. New since the training: 1 examples in train")
+    said = describe(tasks.split("test"), tasks.contents(), small, Source("shops.csv"), "1 example in train")
+    assert said.endswith("not used in training. New since the training: 1 example in train")
 
 
 def test_queries_are_as_many_as_small_classes_have(tmp_path):

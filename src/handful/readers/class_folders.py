@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from handful.cells import written
-from handful.errors import DataError
+from handful.errors import DataError, count_of
 from handful.limits import Limits
 from handful.notes import note
 from handful.readers.paths import existing, files_below, hidden, subfolders
@@ -60,7 +60,7 @@ def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Lim
                 f"and remove the archive.",
                 code="unsupported-media",
             )
-        held = f"holds {loose or 'no'} {noun} and no subfolders"
+        held = f"holds {count_of(loose, noun[:-1]) if loose else f'no {noun}'} and no subfolders"
         raise DataError(
             f"The folder {top} {held}. Make one subfolder per class and put its {noun} in.", code="too-few-examples"
         )
