@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from handful.http.middleware import UNMATCHED, new_id, write_line
 from handful.http.problems import Problem
-from handful.http.short_way import PlainRequest
+from handful.http.short_way import PlainRequest, ShortWay
 
 HEAD, BODY, ANSWER = 10.0, 30.0, 30.0
 """Seconds in which a client sends a request's head, then its body, and reads on in the response."""
@@ -31,6 +31,8 @@ class Connection(HttpToolsProtocol):
     _timer: TimerHandle | None = None
     _writing: TimerHandle | None = None
     _reading: Literal["", "head", "body"] = ""
+    _advanced = False
+    """Whether the data that came last began or ended a head or a body."""
     _bytes = 0
     _plain: PlainRequest | None = None
     _held: tuple[RequestResponseCycle, ASGI3Application] | None = None
@@ -38,6 +40,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
         super().connection_made(transport)
+        self._short_way: ShortWay = self.config.app.state.short_way  # type: ignore[union-attr]
         self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) > MOST:
             self._refuse(Problem("overloaded", "Too many connections are open.", headers={"retry-after": "1"}))
@@ -54,18 +57,21 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, but nothing without end, and wait for a head where these were only bytes before it."""
+        """Read on, but nothing without end, and wait for what is due then: a head, where only bytes came before it."""
         self._bytes += len(data)
+        self._advanced = False
         super().data_received(data)
         if self._bytes > HEAD_BYTES:
             self._refuse(Problem("payload-too-large", "The head of the request is too large.", status=431))
+        elif self._advanced:
+            self._await()
         elif self._timer is None and self.timeout_keep_alive_task is None and not self._reading and not self._answering:
             self._wait(HEAD, self.transport.abort)
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._await("head")
+        self._reading, self._advanced = "head", True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, but none that comes after the content, where nobody has looked at it."""
@@ -76,8 +82,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there: the application runs, and the body is due."""
         super().on_headers_complete()
-        self._bytes = 0
-        self._await("body")
+        self._bytes, self._reading, self._advanced = 0, "body", True
 
     def on_body(self, body: bytes) -> None:
         """Some of the body is there."""
@@ -87,8 +92,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The body is there."""
         super().on_message_complete()
-        self._bytes = 0
-        self._await("")
+        self._bytes, self._reading, self._advanced = 0, "", True
         if self._plain is not None and self._plain.cycle is self.cycle:
             self._plain.received()
 
@@ -97,7 +101,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if not self.transport.is_closing():
             self.flow.resume_reading()  # what was the last in the pipeline has left it
-            self._await(self._reading)
+            self._await()
 
     def pause_writing(self) -> None:
         """The client does not keep up with the response."""
@@ -130,7 +134,7 @@ class Connection(HttpToolsProtocol):
             self._held = cycle, app
             return
         otherwise = partial(super()._start_asgi_task, cycle, app)
-        self._plain = self.config.app.state.short_way.taken(cycle, otherwise)  # type: ignore[union-attr]
+        self._plain = self._short_way.taken(cycle, otherwise)
         if self._plain is None:
             otherwise()
         elif not cycle.more_body:
@@ -141,12 +145,11 @@ class Connection(HttpToolsProtocol):
         """Whether a request that was read, at least its head, is not answered yet."""
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _await(self, reading: Literal["", "head", "body"]) -> None:
+    def _await(self) -> None:
         """Wait for the end of what is read now, unless other requests before it are to be answered first."""
-        self._reading = reading
-        if reading == "body" and not self.pipeline:
+        if self._reading == "body" and not self.pipeline:
             self._wait(BODY, self._body_late)
-        elif reading == "head" and not self._answering:
+        elif self._reading == "head" and not self._answering:
             self._wait(HEAD, self.transport.abort)
         else:
             self._wait(None)

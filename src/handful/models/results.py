@@ -82,7 +82,7 @@ def results_of_each(made: "Sequence[tuple[Named, Prediction, int | None]]") -> l
     for task, prediction, top in made:
         if isinstance(prediction, Categorical):
             assert task.labels is not None, "classes have names"
-            own = islice(rows[prediction.logits.shape[-1]], len(prediction.logits))
+            own = islice(rows[prediction.logits.shape[-1]], prediction.logits.shape[0])
             found.append([_of_classes(task.labels, row, top) for row in own])
         else:
             found.append(_of_values(task.targets, prediction))

@@ -165,7 +165,7 @@ class TaskBank(Generic[Key]):
             checked = self.model.checked_inputs(torch.cat(list(inputs)))
         except HandfulError:
             return None
-        return torch.split(checked, [len(one) for one in inputs])
+        return torch.split(checked, [one.shape[0] for one in inputs])
 
     # Slots. Everything below but `_written` and `_pinned` is called with the lock held.
 
