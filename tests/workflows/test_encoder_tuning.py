@@ -340,8 +340,9 @@ def test_while_an_encoder_is_tuned_one_learner_holds_it(experiment, tmp_path, mo
     monkeypatch.setattr(Tuned, "_trained", looked)
     gc.collect()
     before = sum(type(other) is TunedEncoder for other in gc.get_objects())
+    short = {"steps": 1, "validate_every": 1, "validation_tasks": 5}
     with collecting():
-        train(experiment, tmp_path / "run")
+        train(replace(experiment, settings=SETTINGS | short), tmp_path / "run")
     assert alive == [1]
 
 
