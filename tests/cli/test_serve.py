@@ -66,6 +66,7 @@ def test_the_key_is_shown_with_lines_that_use_it(tmp_path, capsys):
         text = capsys.readouterr().out
         assert "http://127.0.0.1:1/docs" in text
         assert text.count("hf_a_key") == 2
+        assert "First steps (in another terminal, in this folder):" in text
         welcome(service, "http://127.0.0.1:1", None)
         assert "hf_a_key" not in capsys.readouterr().out
 

@@ -141,6 +141,6 @@ def welcome(service: "Service", url: str, key: str | None, run: Path | None = No
     out.print(Text("Serving", "bold"), f"{', '.join(service.models)} at {url}, API page: {url}/docs.")
     if key is not None:
         out.print(Text("\nAdmin key", "bold"), f"(not shown again):\n  {key}")
-    out.print(Text("\nFirst steps:", "bold"))
+    out.print(Text("\nFirst steps", "bold"), "(in another terminal, in this folder):")
     out.print(f"  KEY={key or '...'}\n  {create}\n  TASK=...  # the id in the response\n  {predict}")
     sys.stdout.flush()
