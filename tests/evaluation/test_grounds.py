@@ -101,11 +101,11 @@ def test_a_rung_that_tunes_the_encoder_is_begun_only_with_time_for_enough_tasks(
     monkeypatch.setattr("handful.evaluation.costly.cost", cost)
     found = with_costly(ladder, comparison, test, validation, tasks=30, seconds=700)
     assert found.left_out == {"contrastive": pytest.approx(40.0)}, "seconds of each task"
-    assert adapted == [16]
+    assert adapted == [64]
     assert found.comparison.rows == comparison.rows
     found = with_costly(ladder, comparison, test, validation, tasks=15, seconds=700)
     assert found.left_out == {}
-    assert adapted == [16, 16, 400]
+    assert adapted == [64, 64, 400]
     [scored] = [row.evaluation for row in found.comparison.rows if row.evaluation.name == "contrastive"]
     assert len(scored.scores) == 15
 

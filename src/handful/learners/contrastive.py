@@ -18,6 +18,8 @@ TURNS = 20
 """How often each example is the first one of a pair with one of its class, at the most, as in the paper's software."""
 PAIRS, BATCH = 400, 16
 """Pairs of a task at the most, and in a step."""
+SAMPLE = 4 * BATCH
+"""Pairs by which the time is predicted. With fewer, most of it is that of the head and of copying the network."""
 DRAWS = 99991
 """Size of the bank of random numbers: a prime, so that examples meet others of them in each turn."""
 
@@ -40,7 +42,7 @@ class ContrastiveFineTuning(Learner):
     start = "encoder"
     uses_other_tasks = False
     costly = True
-    sample = {"pairs": BATCH}, BATCH / PAIRS
+    sample = {"pairs": SAMPLE}, SAMPLE / PAIRS
 
     draws: Tensor
 
