@@ -101,7 +101,7 @@ def test_ten_minutes_from_nothing_to_a_task(server, tmp_path, environment, monke
     assert said.count("GEORGIAN") >= 1
     assert '"predictions":[{"label":"' in said
 
-    lines = [line.strip() for line in printed.partition("First steps:")[2].splitlines()]
+    lines = [line.strip() for line in printed.partition("First steps")[2].splitlines()]
     [create, predict] = [line for line in lines if line.startswith("printf")]
     made = shell(f"KEY={key}\n{create}", tmp_path, environment)
     task = re.search(r'"id":"(task_\w+)"', made)[1]
