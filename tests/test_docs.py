@@ -142,7 +142,7 @@ def test_the_skeleton_of_a_learner_keeps_the_contract(skeleton_learner, tmp_path
     for problem in (IMAGES, ROWS, SHARED):
         check.check_any_way(problem.learner(skeleton_learner), problem)
         check.check_absent_class(problem.learner(skeleton_learner), problem)
-    check.check_threads(ROWS.learner(skeleton_learner), ROWS, calls=30)
+    check.check_threads(ROWS.learner(skeleton_learner), ROWS)
     check.test_wrong_requests_are_answered_by_what_would_be_right(skeleton_learner)
     check.test_a_learner_is_built_again_from_its_recipe(skeleton_learner, ROWS)
     check.test_every_learner_says_what_it_is(skeleton_learner, ROWS)
