@@ -30,7 +30,7 @@ def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
 
 
 def fitted_on(tasks: TaskDistribution) -> bool:
-    """Whether there are rows of training tasks to fit trees on; for the vectors of an encoder, see the ladder."""
+    """Whether the training tasks have rows to fit trees on; for the vectors of an encoder, see the ladder."""
     pool, encoded = tasks.split("train").pool(), tasks.pipeline is not None and tasks.pipeline.encoded
     return pool is not None and not encoded and pool.table(tasks.spec.input_shape) is not None
 
