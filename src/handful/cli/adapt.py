@@ -54,6 +54,7 @@ def adapt(
     as_json: JsonOption = False,
 ) -> None:
     """Adapt a meta-model to a new task from a handful of examples, or add examples and classes to a task."""
+    from handful.evaluation.formatting import duration
     from handful.workflows.adapt import adapt_from_file
 
     with file_of(examples) as file:
@@ -88,7 +89,7 @@ def adapt(
         return
     kinds = f" of {count_of(len(adapted.labels), 'class', 'classes')}" if adapted.labels else ""
     out.print(
-        f"Adapted to {count_of(adapted.examples, 'example')}{kinds} in {adapted.adapt_seconds * 1000:.0f} ms: "
+        f"Adapted to {count_of(adapted.examples, 'example')}{kinds} in {duration(adapted.adapt_seconds)}: "
         f"{output}, {size / 1024:.0f} kB."
     )
     if own := adapted.estimate:

@@ -269,7 +269,7 @@ def _race(
     from handful.workflows.auto import auto
 
     def described(event: PlanEvent) -> None:
-        _describe(event, AUTO, experiment.source.tasks, None)
+        _describe(event, "the encoder", experiment.source.tasks, None)  # nothing else in a race is planned aloud
 
     work = partial(
         auto,
