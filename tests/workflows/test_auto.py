@@ -445,33 +445,6 @@ def small_photos(tmp_path, monkeypatch) -> Experiment:
     return Experiment(source, way=3, shot=2, query_shot=2, settings={"minutes": 0.1}, **options)
 
 
-def test_a_network_of_many_classes_is_meta_trained_where_validation_classes_say_so(small_photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(heads, "MANY_CLASSES", 2)
-    monkeypatch.setattr(heads, "FEW_PASSES", 10**9)
-    monkeypatch.setattr(heads, "_switches", lambda shape: [])
-    plans, meta_trained = set(), race_entrants.meta_trained
-
-    def planned(*arguments, **settings):
-        plans.add(settings["plan"])
-        return meta_trained(*arguments, **settings)
-
-    monkeypatch.setattr(race_entrants, "meta_trained", planned)
-    models = {}
-    for kept in (True, False, True):
-        monkeypatch.setattr(heads, "surely_better", lambda *scores, kept=kept: (kept, None))
-        path = tmp_path / str(len(list(tmp_path.iterdir())))
-        model = auto(small_photos, path, budget_from=models.get("first"))
-        models.setdefault("first", path)
-        record = read_json(path / "race.json")
-        assert record["decided"]["steps of meta-training pretrained"] > 0
-        assert not any("fine-tuning" in name for name in record["decided"]), "nobody asked for it"
-        (told,) = record["summary"]["heads"]
-        assert told.startswith(f"meta-training after pre-training: {'kept' if kept else 'left out'}, ")
-        assert models.setdefault(kept, model.digest) == model.digest
-    assert models[True] != models[False]
-    assert plans == {"loop"}, "with one large task a step, vmap takes memory alone"
-
-
 @pytest.fixture
 def fine_tuned(small_photos, tmp_path, monkeypatch) -> tuple[Experiment, Path]:
     """A race in which fine-tuning is tried on 3 tasks, and wins."""
@@ -685,7 +658,6 @@ def test_heads_have_their_part_of_the_time_of_a_pretraining(small_photos, tmp_pa
     """And what was spent on planning them is gone; but half of the time is for training."""
     given, clock = list[float](), {"now": 0.0}
     monkeypatch.setattr(race_entrants, "examples_within", lambda learner, pool, seconds, seed: given.append(seconds))
-    monkeypatch.setattr(race_entrants, "worth_meta_training", lambda classes, examples: False)
     monkeypatch.setattr(RaceRecord, "spent", property(lambda record: clock["now"]))
     tasks = small_photos.tasks(small_photos.source.open())
     for behind in (0.0, 4.0, 8.0):

@@ -12,17 +12,13 @@ from torch import Tensor
 from handful.evaluation.formatting import duration
 from handful.evaluation.intervals import ClassInterval, class_interval
 from handful.evaluation.scoring import Evaluation, cost, evaluate
-from handful.events import OnEvent, Stop, ignore
+from handful.events import OnEvent, ignore
 from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PASSES, PretrainedBlocks
-from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.transfer import FineTuneAll
 from handful.metrics import Metric
 from handful.tasks.distribution import TaskDistribution
-from handful.training.budget import affordable
-from handful.training.loop import Training, checked, meta_train
-from handful.training.run import Run
 from handful.types import TaskState, to_device
 
 TASKS, FEWEST_TASKS, TRIES = 200, 10, 3
@@ -36,18 +32,8 @@ VIEWS: dict[int, tuple[str, dict[str, Any]]] = {
 shifted photos were classified worse (by 1 to 3 points on validation photos, six of six times)."""
 RATES = (0.001, 0.0003)
 """Inner rates that fine-tuning is tried with."""
-MANY_CLASSES, FEW_PASSES = 200, 50
-"""Classes from which, and images of each up to which, meta-training after a pre-training may pay."""
 START = 10.0
 """Start of the search for each temperature."""
-OPTIONS: dict[str, Any] = {"distance": "cosine", "loss": "neighbors"}
-"""How: all examples of a task of a high way count, and the angles that the head of the network goes by."""
-
-
-HIGH_WAY = 100
-"""Classes of these tasks, of an example to learn from and one to predict each."""
-SETTINGS: dict[str, Any] = {"meta_batch_size": 1, "outer_lr": 1e-3, "weight_decay": 0.1, "warmup": 0.05}
-"""Chosen on validation letters."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +87,12 @@ def decided(
     learner: PretrainedBlocks,
     validation: TaskDistribution,
     *,
-    other: PretrainedBlocks | None = None,
     fine_tuning: FineTuning | None = None,
     tasks: int = TASKS,
     metric: Metric | None = None,
     on_event: OnEvent = ignore,
 ) -> Decided:
-    """Another network, ridge regression, test-time views and fine-tuning, each if it is significantly better on
-    validation classes.
+    """Ridge regression, test-time views and fine-tuning, each if it is significantly better on validation classes.
 
     "Significantly": the paired 95 % interval over the *classes* of these tasks is above zero; if every task has all of
     the classes, other classes cannot be estimated, and nothing is switched on. Then the temperatures are fitted;
@@ -116,7 +100,6 @@ def decided(
 
     learner: pre-trained; it is not changed.
     validation: tasks of classes that it was not trained on, in the sizes for evaluation.
-    other: with the network that `meta_trained` made of the learner's.
     fine_tuning: of the whole network in each task; None: it is not tried.
     tasks: how many of them.
     metric: by which they are compared; None: the default of such tasks.
@@ -125,13 +108,6 @@ def decided(
     best = seen.calibrated(learner.twin(PretrainedBlocks, **learner.recipe["options"]))
     kept = seen.scored(best)
     trials = []
-    if other is not None:
-        of_other = _Validation(validation, tasks, metric, on_event)
-        calibrated = of_other.calibrated(other)
-        found = of_other.scored(calibrated)
-        trials.append(_trial("meta-training after pre-training", found, kept))
-        if trials[-1].kept:
-            seen, best, kept = of_other, calibrated, found
     for name, options in _switches(learner.recipe["spec"].input_shape):
         switched = seen.calibrated(best.twin(PretrainedBlocks, **best.recipe["options"] | options))
         found = seen.scored(switched)
@@ -151,12 +127,12 @@ def decided(
 
 
 def tasks_to_decide(
-    learner: PretrainedBlocks, validation: TaskDistribution, seconds: float, *, networks: int = 1, most: int = TASKS
+    learner: PretrainedBlocks, validation: TaskDistribution, seconds: float, *, most: int = TASKS
 ) -> tuple[int, float]:
     """On how many tasks `decided` compares, without fine-tuning, in so many seconds, and about how long it takes then.
 
-    Estimated from the examples and heads of a few tasks. networks: 2 with another one. most: of the tasks, of which at
-    least `FEWEST_TASKS` are taken, however long these take.
+    Estimated from the examples and heads of a few tasks. most: of the tasks, of which at least `FEWEST_TASKS` are
+    taken, however long these take.
     """
     few, task = _Validation(validation, FEWEST_TASKS), validation.task(0)
     inputs = to_device(torch.cat([task.support.inputs, task.query.inputs]), learner.device)
@@ -173,7 +149,7 @@ def tasks_to_decide(
 
     def taken(tasks: int) -> float:
         examples = tasks * len(inputs) if rows is None else min(len(rows), tasks * len(inputs))
-        return examples * per_example * (networks + sum(views)) + tasks * each * (networks + len(switches))
+        return examples * per_example * (1 + sum(views)) + tasks * each * (1 + len(switches))
 
     tasks = next((count for count in range(most, FEWEST_TASKS, -1) if taken(count) <= seconds), FEWEST_TASKS)
     return tasks, taken(tasks)
@@ -200,94 +176,6 @@ def surely_better(found: Evaluation, than: Evaluation) -> tuple[bool, ClassInter
     count = min(len(found.scores), len(than.scores))
     gain = class_interval(found.metric.sign * (found.scores[:count] - than.scores[:count]), found.classes[:count])
     return gain is not None and gain.low > 0, gain
-
-
-def scored(
-    learner: PretrainedBlocks, tasks: TaskDistribution, *, count: int = TASKS, on_event: OnEvent = ignore
-) -> Evaluation:
-    """`evaluate` on so many tasks, but each example goes through the network once, where it looks alike in all.
-
-    The time of adapting is that with the network.
-    """
-    return _with_network(_Validation(tasks, count, on_event=on_event).scored(learner), learner, tasks)
-
-
-def worth_meta_training(classes: int, examples: int) -> bool:
-    """Whether part of a budget with so many examples of so many classes may be better spent on meta-training.
-
-    With many classes and few images of each, tasks of a high way improve on the linear head of all classes; with more
-    images, meta-training makes features of other classes worse. Validation decides.
-    """
-    return classes >= MANY_CLASSES and examples < FEW_PASSES * classes
-
-
-def meta_trained(
-    learner: PretrainedBlocks,
-    tasks: TaskDistribution,
-    *,
-    validation: TaskDistribution | None = None,
-    run: Run | None = None,
-    on_event: OnEvent = ignore,
-    stop: Stop | None = None,
-    **settings: Any,
-) -> PretrainedBlocks:
-    """A copy of the learner whose network is trained further, as a prototypical network, on tasks of a high way.
-
-    tasks: of whose "train" split it draws tasks of `HIGH_WAY` classes, or as many as have two examples.
-    validation, run, on_event, stop, settings: see `meta_train`, with different defaults for some settings. To see
-        whether the network became better, use `surely_better` on the scores of both learners by `scored`.
-    """
-    other = _prototypical(learner)
-    meta_train(
-        other,
-        _of_high_way(tasks),
-        validation=tasks.split("val") if validation is None else validation,
-        run=run,
-        on_event=on_event,
-        stop=stop,
-        **SETTINGS | settings,
-    )
-    back = learner.twin(PretrainedBlocks, **learner.recipe["options"])
-    back.backbone.load_state_dict(other.backbone.state_dict())
-    return back
-
-
-def steps_within(
-    learner: PretrainedBlocks, tasks: TaskDistribution, seconds: float, *, validation: TaskDistribution, **settings: Any
-) -> int:
-    """How many steps `meta_trained` takes in what is left of so many seconds, with its validations, once some of them
-    are timed on a copy."""
-    start = time.perf_counter()
-    other, training = _prototypical(learner), _of_high_way(tasks)
-    chosen = checked(other, training, validation, SETTINGS | settings | {"minutes": max(seconds, 1e-3) / 60})
-    timed = Training(other, training, validation, chosen)
-    timed.choose_plan(ignore)
-    other.train()
-    times = timed.timed()
-    return affordable(seconds - (time.perf_counter() - start), *times)
-
-
-def _prototypical(learner: PretrainedBlocks) -> PrototypicalNetwork:
-    """A prototypical network on a copy of the learner's."""
-    recipe = learner.recipe
-    other = PrototypicalNetwork.build(
-        recipe["spec"],
-        backbone=recipe["backbone"],
-        backbone_options=recipe["backbone_options"],
-        normalization=recipe["normalization"],
-        seed=recipe["seed"],
-        **OPTIONS,
-    ).to(learner.device)
-    other.backbone.load_state_dict(learner.backbone.state_dict())
-    return other
-
-
-def _of_high_way(tasks: TaskDistribution) -> TaskDistribution:
-    """Those of the training split that a pre-trained network is meta-trained on."""
-    digests = tasks.contents().splits["train"].values()
-    # A class of a single example makes no task; where examples are not told apart, each class has enough of them.
-    way = max(2, min(HIGH_WAY, sum(len(own) != 1 for own in digests)))
-    return tasks.split("train").with_sizes(way, 1, 1)
 
 
 def _switches(input_shape: tuple[int, ...]) -> list[tuple[str, dict[str, Any]]]:

@@ -25,11 +25,8 @@ from handful.training.heads import (
     Decided,
     FineTuning,
     decided,
-    meta_trained,
-    steps_within,
     tasks_to_decide,
     tasks_to_fine_tune,
-    worth_meta_training,
 )
 from handful.training.pretraining_budget import examples_within
 from handful.training.run import Run
@@ -40,9 +37,9 @@ from handful.workflows.race_scores import Judge, Scored
 
 TASKS = 200
 """Validation tasks on which candidates are compared; with less than a minute as many fewer, down to a few."""
-HEADS, META_TRAINING, FINE_TUNING = 0.25, 0.2, 0.2
-"""Of the time of a pre-training: for the heads on it at the most; for meta-training after it, where that is worth a
-try; and for trying to fine-tune it in each task, where that is allowed."""
+HEADS, FINE_TUNING = 0.05, 0.2
+"""Of the time of a pre-training: for the heads on it at the most, and for trying to fine-tune it in each task, where
+that is allowed."""
 PROBING, PROBED = 0.05, 5
 """The largest share of the budget for scoring a method without training, and the tasks by which that is timed."""
 
@@ -258,16 +255,14 @@ class Pretrained(Untrained):
     It saves its pre-training where the ladder of an evaluation finds it.
 
     of: the candidate whose network it shares.
-    end: of its time, in seconds since the race began.
     behind: seconds of it that are kept for the heads on its blocks.
     heads_on: validation tasks on which these are compared.
     fine_tuning: how the network is fine-tuned in some of them; None: that is not tried.
     not_tried: what is not, and why.
-    meta_training: whether meta-training follows the pre-training.
     """
 
     of: "Pretrained | None" = None
-    end, behind, heads_on, meta_training = 0.0, 0.0, 0, False
+    behind, heads_on = 0.0, 0
     fine_tuning: FineTuning | None = None
     not_tried: tuple[str, ...] = ()
 
@@ -279,31 +274,28 @@ class Pretrained(Untrained):
     def prepare(self, seconds: float) -> None:
         """Fix on how many examples it is pre-trained within so many seconds, in which some steps of it are timed.
 
-        Meta-training and the heads on its blocks are in the same time; at least half of it is for training.
+        The heads on its blocks are in the same time; at least half of it is for training.
         """
         track = self.track
         record, pool = track.record, self.training_tasks().pool()
         assert pool is not None, "else it is no candidate"
-        self.end = record.spent + seconds
+        end = record.spent + seconds
         if self.on_blocks:
-            self._prepare_heads(seconds, pool.outputs)
+            self._prepare_heads(seconds)
 
         def affordable() -> int:
-            left = max(seconds / 2, self.end - record.spent - self.behind)
+            left = max(seconds / 2, end - record.spent - self.behind)
             return examples_within(self.built(), pool, left, seed=track.experiment.seed)
 
         self.examples = record.decide(f"pre-training examples of {self.name}", affordable)
-        if self.on_blocks and worth_meta_training(pool.outputs, self.examples):
-            self.examples, self.meta_training = int((1 - META_TRAINING) * self.examples), True
 
-    def _prepare_heads(self, seconds: float, classes: int) -> None:
+    def _prepare_heads(self, seconds: float) -> None:
         """Fix on how many validation tasks they are compared, and fine-tuning with them, and what that takes."""
         track, limit = self.track, self.experiment.adapt_seconds
 
         def compared() -> tuple[int, float]:
-            networks = 2 if worth_meta_training(classes, 0) else 1
-            learner, most = cast(PretrainedBlocks, self.built().eval()), track.scored_tasks
-            return tasks_to_decide(learner, track.validation, HEADS * seconds, networks=networks, most=most)
+            learner = cast(PretrainedBlocks, self.built().eval())
+            return tasks_to_decide(learner, track.validation, HEADS * seconds, most=track.scored_tasks)
 
         def tuned() -> tuple[FineTuning, float]:
             learner = cast(PretrainedBlocks, self.built().eval())
@@ -359,7 +351,6 @@ class Pretrained(Untrained):
         found = decided(
             learner,
             track.validation,
-            other=self._meta_trained(learner) if self.meta_training else None,
             fine_tuning=self.fine_tuning,
             tasks=self.heads_on,
             metric=track.metric,
@@ -367,28 +358,6 @@ class Pretrained(Untrained):
         )
         track.record.found(f"heads of {self.name}", lambda: [*map(str, found.trials), *self.not_tried])
         return found
-
-    def _meta_trained(self, learner: PretrainedBlocks) -> PretrainedBlocks:
-        """The learner with a network that went on, in the time that is left.
-
-        Where that is interrupted it begins anew, with the same steps.
-        """
-        track, tasks = self.track, self.training_tasks()
-        shared: dict[str, Any] = {"seed": track.experiment.seed, "plan": "loop", "validation_tasks": FEWEST_TASKS}
-
-        def affordable() -> int:
-            seconds = self.end - track.record.spent - self.behind
-            return steps_within(learner, tasks, seconds, validation=track.validation, **shared)
-
-        return meta_trained(
-            learner,
-            tasks,
-            validation=track.validation,
-            on_event=track.on_event,
-            stop=track.stop,
-            steps=track.record.decide(f"steps of meta-training {self.name}", affordable),
-            **shared,
-        )
 
     def choice(self, options: dict[str, Any]) -> Learner:
         """The pre-trained learner, or that of the candidate whose network it shares."""
