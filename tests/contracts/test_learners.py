@@ -251,8 +251,8 @@ def check_use_of_support(learner, problem):
     if learner.meta_gradient != "none":
         # At the rate of the others, rounding decides whether a learned rule comes by where it diverges.
         rate, steps = (0.001, 12) if isinstance(learner, LearnedOptimizer) else (0.01, 20)
-        if isinstance(learner, (AttentiveNeuralProcess, ConditionalNeuralProcess)):
-            steps = 40  # all of how they adapt is learned
+        if problem is SHARED or isinstance(learner, (AttentiveNeuralProcess, ConditionalNeuralProcess)):
+            steps *= 2  # these learn all of how they adapt, and on shared labels some learn it late
         meta_train(learner, problem, steps=5 if problem is IMAGES else steps, rate=rate)
     tasks = problem.tasks(20 if learner.costly else 80, seed=10_000)
     told_nothing = with_foreign_labels(tasks, problem)

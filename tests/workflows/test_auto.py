@@ -167,6 +167,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
+@pytest.mark.slow
 def test_a_race_that_is_killed_again_and_again_goes_on_with_the_same_bits(whole, experiment, tmp_path, monkeypatch):
     """At random moments: before a step, and before or after a decision or result is written."""
     generator = random.Random(0)
@@ -462,6 +463,7 @@ def fine_tuned(small_photos, tmp_path, monkeypatch) -> tuple[Experiment, Path]:
     return allowed, tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_fine_tuning_that_wins_is_an_ordinary_model_and_says_what_it_takes(fine_tuned, tmp_path):
     experiment, path = fine_tuned
     model, record = MetaModel.from_pretrained(path), read_json(path / "race.json")
@@ -497,6 +499,7 @@ def test_fine_tuning_is_not_tried_in_more_time_than_is_allowed(small_photos, tmp
     )
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_not_tried_without_time_for_enough_tasks(small_photos, tmp_path, monkeypatch):
     monkeypatch.setattr(race_entrants, "FINE_TUNING", 1e-9)
     auto(replace(small_photos, adapt_seconds=60.0), tmp_path / "run")
@@ -598,6 +601,7 @@ def test_given_tasks_are_raced_on_as_they_are(tmp_path, monkeypatch):
     assert seen[0].split_manifest() == mine.split_manifest()
 
 
+@pytest.mark.slow
 def test_a_learner_is_tried_on_the_predictions_of_boosted_trees_too(table, experiment, tmp_path, monkeypatch):
     """Where the network is left to handful; its trees are grown once, and again only when the race goes on."""
     monkeypatch.setattr(workflow, "candidates", of("cavia"))

@@ -154,6 +154,7 @@ def test_beside_a_frozen_encoder_of_texts_a_rung_tunes_it_in_each_task(experimen
     assert "contrastive" not in {row.evaluation.name for row in report.comparisons[0].rows}
 
 
+@pytest.mark.slow
 def test_another_base_is_refused(experiment, folder, tmp_path):
     other = tiny_encoder(tmp_path / "other", layers=3)
     experiment = replace(experiment, source=replace(experiment.source, encoder=str(other)))
@@ -180,6 +181,7 @@ def test_an_interrupted_tuning_goes_on_to_the_same_bits(experiment, tmp_path):
     assert again.digest == whole.digest, "its facts have times, which each run measures"
 
 
+@pytest.mark.slow
 def test_layers_below_those_that_are_tuned_run_once_for_each_example(experiment, tmp_path, monkeypatch):
     heard, counts = [], []
     keep_below = TunedEncoder.keep_below
@@ -265,6 +267,7 @@ def timed(experiment, monkeypatch) -> Experiment:
     return Experiment(experiment.source, settings={"minutes": 0.02, "outer_lr": 0.2}, **sizes)
 
 
+@pytest.mark.slow
 def test_without_a_learner_the_encoder_takes_part_in_a_race_that_can_be_repeated(timed, tmp_path):
     with collecting():
         model = auto(timed, tmp_path / "whole")
@@ -279,6 +282,7 @@ def test_without_a_learner_the_encoder_takes_part_in_a_race_that_can_be_repeated
     assert set(model.facts["encoder"]) == {"frozen", "map", "tuned", "share", "kept"}
 
 
+@pytest.mark.slow
 def test_a_repeated_race_takes_the_time_of_the_other(timed, tmp_path):
     """Also where that decides whether an encoder is tuned, and where the repeated one is resumed."""
     source = replace(timed.source, tune_encoder=AUTO)
@@ -291,6 +295,7 @@ def test_a_repeated_race_takes_the_time_of_the_other(timed, tmp_path):
     assert Run(tmp_path / "again").config()["settings"]["minutes"] == 0.02
 
 
+@pytest.mark.slow
 def test_the_map_is_trained_by_a_plan_that_no_clock_chooses(timed, tmp_path, monkeypatch):
     chosen, choose = list[str](), Training.choose_plan
 
@@ -319,6 +324,7 @@ def test_where_the_encoder_does_not_fit_into_memory_what_was_scored_is_kept(time
     assert "encoder" not in model.facts
 
 
+@pytest.mark.slow
 def test_what_is_shown_of_the_frozen_encoder_is_what_won_on_it(timed, tmp_path, monkeypatch):
     monkeypatch.setattr(Judge, "best", lambda judge, field: "ridge-probe")
     with collecting():
@@ -512,6 +518,7 @@ def test_a_brought_encoder_is_called_without_the_folders_of_a_machine(name, call
     assert carried_name(called) == called
 
 
+@pytest.mark.slow
 def test_while_an_encoder_is_tuned_it_is_in_memory_once(experiment, tmp_path, monkeypatch):
     loaded = []
     whole = TextEncoder._loaded
