@@ -89,7 +89,7 @@ def for_benchmarks(folder: Path) -> None:
     (folder / "bayesm_cheese").mkdir()
     shops = pa.table({"RETAILER": [f"shop{number // 24}" for number in range(20 * 24)]})
     for column in ("VOLUME", "DISP", "PRICE"):
-        shops = shops.append_column(column, [generator.normal(size=len(shops))])
+        shops = shops.append_column(column, [generator.lognormal(size=len(shops))])
     pa.parquet.write_table(shops, folder / "bayesm_cheese" / "cheese.parquet")
     encoder(folder)
 
