@@ -61,6 +61,7 @@ def test_a_longer_budget_is_timed_for_longer(ticking):
     assert reads[-2] - reads[2] == 10.0
 
 
+@pytest.mark.slow
 def test_a_size_that_is_far_too_slow_is_timed_by_one_step_alone(ticking):
     reads = ticking(0.5)
     assert choose_size(100 * 0.5, (1, 40, 40)).size == 32

@@ -81,6 +81,7 @@ def scores_of(model: MetaModel) -> dict:
     return model.facts["encoder"]
 
 
+@pytest.mark.slow
 def test_a_tuned_model_stores_what_it_changed_and_predicts_the_same_when_loaded(experiment, folder, tmp_path):
     heard = []
     model = train(experiment, tmp_path / "run", on_event=heard.append)
@@ -335,6 +336,7 @@ def test_what_is_shown_of_the_frozen_encoder_is_what_won_on_it(timed, tmp_path, 
     assert scores["protonet, frozen"] != scores["ridge-probe"] == found["frozen"]
 
 
+@pytest.mark.slow
 def test_while_an_encoder_is_tuned_one_learner_holds_it(experiment, tmp_path, monkeypatch):
     alive, trained = list[int](), Tuned._trained
 
