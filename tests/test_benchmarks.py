@@ -159,7 +159,7 @@ def test_auto_is_compared_on_the_test_tasks_of_all_seeds():
     assert first[2].startswith("56.67")
     assert first[3:] == ("", "3, 2")
     assert [(way, ahead.split()[0]) for _, way, _, ahead, _ in others] == [
-        ("best rung: transfer", "+10.00"),
+        ("best baseline: transfer", "+10.00"),
         ("this task alone: transfer", "+10.00"),
         ("transfer on the network of auto", "+10.00"),
         ("transfer, pre-trained for all the time", "+6.67"),

@@ -21,7 +21,7 @@ from handful.evaluation.intervals import ALPHA, Interval, interval
 RESULTS = "auto"
 COMMAND = "python -m benchmarks.auto --data FOLDER"
 BEST, ALONE = "best rung", "alone"
-"""The rung that is best on the test tasks, and the best of those that learn from each of them alone."""
+"""The baseline that is best on the test tasks, and the best of those that learn from each of them alone."""
 OTHERS = "schools", *APART
 """Where it is enough not to be behind trees: those of pupils, of sales by the week and of a robot's currents."""
 SEEDS = 3
@@ -92,7 +92,7 @@ class Rows:
         return [setting for name in names for row in self.of(name)[:1] for setting in row["scores"]]
 
     def scores(self, setting: str, way: str, of: str, *, seeds: Sequence[int] | None = None) -> dict[Any, list[float]]:
-        """Scores by test task, those of all seeds; of: whose, such as a rung beside `auto`, or `BEST`."""
+        """Scores by test task, those of all seeds; of: whose, such as a baseline beside `auto`, or `BEST`."""
         found = defaultdict(list)
         for row in self.of(self.trained(setting), way):
             scores = row["scores"].get(setting, {})
@@ -106,7 +106,7 @@ class Rows:
         return found
 
     def gain(self, setting: str, of: str, way: str = AUTO) -> Gain | None:
-        """Of `auto` over a rung beside it, or over another way with the seeds that it has."""
+        """Of `auto` over a baseline beside it, or over another way with the seeds that it has."""
         data = self.trained(setting)
         seeds = sorted({row["seed"] for row in self.of(data)} & {row["seed"] for row in self.of(data, way)})
         own, other = (self.scores(setting, *one, seeds=seeds) for one in ((AUTO, AUTO), (way, of)))
@@ -159,7 +159,7 @@ def cells(rows: dict[str, Any]) -> Iterator[Cells]:
 
 def _others(found: Rows, setting: str) -> Iterator[tuple[str, Gain]]:
     ways = [
-        (f"best rung: {found.rungs(setting, BEST)}", BEST, AUTO),
+        (f"best baseline: {found.rungs(setting, BEST)}", BEST, AUTO),
         (f"this task alone: {found.rungs(setting, ALONE)}", ALONE, AUTO),
         ("pooled network", POOLED, AUTO),
         ("trees with a correction", TREES, AUTO),
@@ -225,7 +225,7 @@ def _aims_of_tables(found: Rows) -> Iterator[Cells]:
     regrets = {data: single[1].regret for data, setting in own.items() if (single := found.single(setting))}
     said = f"{_mean(list(regrets.values())):+.1f} % over {len(regrets)} data sets" if regrets else ""
     yield "tables, regret against the best single learner", "3 % or less in the mean", said
-    for title, rung in (("the pooled network", POOLED), ("the best rung", BEST)):
+    for title, rung in (("the pooled network", POOLED), ("the best baseline", BEST)):
         gains = _gains(found, own, rung)
         worse = surely(gains, lambda one: one.high < 0)
         said = f"surely worse on {len(worse)} of {len(gains)}{_listed(worse)}" if gains else ""
