@@ -31,11 +31,12 @@ from handful.training.pretraining_budget import WIDENING, SizeChoice
 from handful.training.run import Run
 from handful.types import TaskSpec
 from handful.workflows import auto as workflow
-from handful.workflows import race_entrants, race_trainees
+from handful.workflows import race_entrants, race_pace, race_trainees
 from handful.workflows.auto import auto, with_network
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.race_candidates import candidates, race_of
+from handful.workflows.race_pace import Pace
 from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_scores import Scored
 from handful.workflows.race_trainees import Trainee
@@ -44,6 +45,7 @@ from noted import noted
 
 FIELD = ("cnp", "corrected-network", "corrected-trees", "dummy", "pooled", "r2d2")
 MINUTES, PER_STEP = 0.1, 0.2
+CORRECTED = Pace._affordable
 
 
 def of(*keys: str):
@@ -58,6 +60,7 @@ def steadily(patch) -> None:
     patch.setattr(Training, "timed", lambda training: (PER_STEP, 0.1))
     patch.setattr(Trainee, "seconds_per_step", lambda entrant: PER_STEP)
     patch.setattr(RaceRecord, "left", property(lambda record: 60 * record.minutes))
+    patch.setattr(Pace, "_affordable", lambda pace, pretraining: None)
 
 
 @pytest.fixture(autouse=True)
@@ -719,3 +722,28 @@ def test_each_pretraining_has_its_part_of_the_time(experiment, tmp_path, monkeyp
     )
     auto(experiment, tmp_path / "run")
     assert given == pytest.approx([0.98 * 6 / 2, 0.98 * 6])
+
+
+def test_a_pretraining_that_gets_slower_has_fewer_examples_and_gives_its_bits_again(
+    small_photos, tmp_path, monkeypatch
+):
+    """Two steps of five take a second, as planned; the others would take two."""
+    clock, advance = {"now": 0.0}, Pretraining.advance
+
+    def advanced(pretraining):
+        clock["now"] += 1.0 if pretraining.step < 2 else 2.0
+        advance(pretraining)
+
+    monkeypatch.setattr(race_entrants.Probe, "affordable", True)
+    monkeypatch.setattr(RaceRecord, "spent", property(lambda record: clock["now"]))
+    monkeypatch.setattr(Pretraining, "advance", advanced)
+    monkeypatch.setattr(race_entrants, "tasks_to_decide", lambda *arguments, **options: (10, 0.0))
+    monkeypatch.setattr(race_pace, "CALIBRATION", 0)
+    monkeypatch.setattr(Pace, "_affordable", CORRECTED)
+    auto(small_photos, tmp_path / "run")
+    race = read_json(tmp_path / "run" / "race.json")
+    assert race["decided"]["correction 1 of the pre-training of pretrained"] == {"step": 3, "steps": 4}
+    assert race["summary"]["examples"] == MetaModel.from_pretrained(tmp_path / "run").facts["examples"] == 4 * 128
+    monkeypatch.setattr(Pretraining, "advance", advance)
+    auto(small_photos, tmp_path / "again", budget_from=tmp_path / "run")
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")

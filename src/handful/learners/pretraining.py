@@ -59,7 +59,8 @@ class Keeper(Protocol):
 class Pretraining:
     """A pre-training in progress: the content of its checkpoint.
 
-    identity: JSON that distinguishes it from others of the same network.
+    planned: the number of its steps at first.
+    steps: their number as corrected since; see `replan`.
     """
 
     def __init__(
@@ -76,17 +77,41 @@ class Pretraining:
     ) -> None:
         self.backbone, self.head, self.pool = backbone, head, pool
         self.classification, self.rates = classification, rates
-        self.step, self.steps = 0, max(1, round(examples / BATCH))
+        self.step = 0
+        self.planned = self.steps = max(1, round(examples / BATCH))
+        self._since = (0, 0.0)  # the step at which `steps` was set, and its position
         self.seconds = 0.0
         self.seed, self.generator = seed, streams.pretraining(seed)
         self._draws = True  # the network, by itself: until a step shows that it does not
         self.optimizer = torch.optim.AdamW(weights, weight_decay=rates["weight_decay"])
-        self.identity = {"steps": self.steps, "seed": seed, "head": [type(head).__name__, *head.weight.shape]}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON that distinguishes it from others of the same network."""
+        head = [type(self.head).__name__, *self.head.weight.shape]
+        return {"steps": self.steps, "seed": self.seed, "head": head}
+
+    @property
+    def position(self) -> float:
+        """The position of the next step on the schedule, which has as many steps as were planned at first."""
+        step, position = self._since
+        return position + (self.step - step) * (self.planned - position) / (self.steps - step)
+
+    def replan(self, steps: int) -> None:
+        """Take so many steps in all, more than so far: they move faster or slower through the rest of the schedule."""
+        self._since, self.steps = (self.step, self.position), steps
+
+    def continues(self, facts: dict[str, Any]) -> bool:
+        """Whether it may continue from what `state` gave: its own, or one that has ended after as many steps."""
+        saved: dict[str, Any] = facts["identity"]
+        planned = saved | {"steps": facts["planned"]}
+        own, ended = self.identity, facts["step"] == saved["steps"]
+        return own == planned or (own == saved and ended)
 
     def advance(self) -> None:
         """One step."""
         start = time.perf_counter()
-        self.optimizer.param_groups[0]["lr"] = self.rates["lr"] * schedule(self.step, self.steps)
+        self.optimizer.param_groups[0]["lr"] = self.rates["lr"] * schedule(self.position, self.planned)
         batch = to_device(self.pool.draw(self.generator, BATCH), self.head.weight.device)
         draws = streams.network_draws("pre-training", self.seed, self.step) if self._draws else nullcontext()
         with (
@@ -112,6 +137,7 @@ class Pretraining:
         tensors |= {f"head/{name}": tensor for name, tensor in self.head.state_dict().items()}
         tensors |= {f"optimizer/{name}": tensor for name, tensor in moments(self.optimizer).items()}
         facts = {"identity": self.identity, "step": self.step, "seconds": self.seconds}
+        facts |= {"planned": self.planned, "since": self._since}
         return tensors | {"generator": self.generator.get_state()}, facts
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -121,6 +147,8 @@ class Pretraining:
         put_moments(self.optimizer, below("optimizer", tensors))
         self.generator.set_state(tensors["generator"])
         self.step, self.seconds = facts["step"], facts["seconds"]
+        self.planned, self.steps = facts["planned"], facts["identity"]["steps"]
+        self._since = (*facts["since"],)
 
 
 def pretrain(
@@ -193,7 +221,7 @@ def below(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(f"{part}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{part}/")}
 
 
-def schedule(step: int, steps: int) -> float:
+def schedule(step: float, steps: int) -> float:
     """The part of the peak rate at a step: a linear rise, then a cosine to zero."""
     warm_up = WARM_UP * steps
     if step < warm_up:

@@ -143,7 +143,7 @@ class PretrainingCheckpoints:
 
     def begin(self, pretraining: Pretraining) -> None:
         """See `pretraining.Keeper`."""
-        if self.saved and self.saved[1]["identity"] == pretraining.identity:
+        if self.saved and pretraining.continues(self.saved[1]):
             pretraining.restore(*self.saved)
         self.saved = None
 

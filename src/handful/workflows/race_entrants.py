@@ -32,6 +32,7 @@ from handful.training.pretraining_budget import examples_within
 from handful.training.run import Run
 from handful.types import Examples, to_device
 from handful.workflows.experiment import Experiment
+from handful.workflows.race_pace import Pace
 from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_scores import Judge, Scored
 
@@ -255,14 +256,16 @@ class Pretrained(Untrained):
     It saves its pre-training where the ladder of an evaluation finds it.
 
     of: the candidate whose network it shares.
-    behind: seconds of it that are kept for the heads on its blocks.
+    begun, until: seconds of the race between which it is pre-trained.
+    behind: seconds that are kept for the heads on its blocks.
     heads_on: validation tasks on which these are compared.
     fine_tuning: how the network is fine-tuned in some of them; None: that is not tried.
     not_tried: what is not, and why.
     """
 
     of: "Pretrained | None" = None
-    behind, heads_on = 0.0, 0
+    begun = until = behind = 0.0
+    heads_on = 0
     fine_tuning: FineTuning | None = None
     not_tried: tuple[str, ...] = ()
 
@@ -272,9 +275,10 @@ class Pretrained(Untrained):
         return issubclass(self.cls, PretrainedBlocks)
 
     def prepare(self, seconds: float) -> None:
-        """Fix on how many examples it is pre-trained within so many seconds, in which some steps of it are timed.
+        """Fix until when it is pre-trained, and on how many examples by the time of some steps.
 
-        The heads on its blocks are in the same time; at least half of it is for training.
+        seconds: in which these steps are timed, and the heads on its blocks are compared, too; at least half of them
+            are for training.
         """
         track = self.track
         record, pool = track.record, self.training_tasks().pool()
@@ -283,10 +287,14 @@ class Pretrained(Untrained):
         if self.on_blocks:
             self._prepare_heads(seconds)
 
-        def affordable() -> int:
-            left = max(seconds / 2, end - record.spent - self.behind)
-            return examples_within(self.built(), pool, left, seed=track.experiment.seed)
+        def times() -> tuple[float, float]:
+            begun = record.spent
+            return begun, begun + max(seconds / 2, end - begun - self.behind)
 
+        def affordable() -> int:
+            return examples_within(self.built(), pool, self.until - record.spent, seed=track.experiment.seed)
+
+        self.begun, self.until = record.decide(f"beginning and end of the pre-training of {self.name}", times)
         self.examples = record.decide(f"pre-training examples of {self.name}", affordable)
 
     def _prepare_heads(self, seconds: float) -> None:
@@ -316,23 +324,28 @@ class Pretrained(Untrained):
 
     def pretrain(self) -> None:
         """Pre-train, unless that was done before an interruption."""
-        if self.file.exists():
-            return
-        track, learner = self.track, self.built()
-        pool = self.training_tasks().pool()
-        assert pool is not None, "else it is no candidate"
+        track, record = self.track, self.track.record
+        if not self.file.exists():
+            learner, pool = self.built(), self.training_tasks().pool()
+            assert pool is not None, "else it is no candidate"
 
-        def hear(done: int, total: int) -> None:
-            track.on_event(StepEvent(f"pre-training {self.name}", done, total, unit="examples", why="a candidate"))
+            def hear(done: int, total: int) -> None:
+                track.on_event(StepEvent(f"pre-training {self.name}", done, total, unit="examples", why="a candidate"))
 
-        learner.pretrain(
-            pool,
-            examples=self.examples,
-            seed=track.experiment.seed,
-            progress=hear,
-            keeper=track.run.ladder_checkpoints(track.stop),
-        )
-        write_tensors(self.file, learner.state_dict(), {})
+            pace = Pace(record, self.name, self.begun, self.until, track.run.ladder_checkpoints(track.stop))
+            learner.pretrain(pool, examples=self.examples, seed=track.experiment.seed, progress=hear, keeper=pace)
+            record.decide(f"pre-training of {self.name}, when it ended", lambda: (pace.examples, pace.slowdown))
+            write_tensors(self.file, learner.state_dict(), {})
+        self.examples, slowdown = record.decided[f"pre-training of {self.name}, when it ended"]
+        if self.on_blocks:
+            self._fewer_tasks(slowdown)
+
+    def _fewer_tasks(self, slowdown: float) -> None:
+        """Compare heads on fewer tasks, since each takes so many times as long as when their number was fixed."""
+        self.heads_on = max(FEWEST_TASKS, int(self.heads_on / slowdown))
+        if self.fine_tuning is not None:
+            seconds, tasks = self.fine_tuning
+            self.fine_tuning = FineTuning(seconds, max(FEWEST_TASKS, int(tasks / slowdown)))
 
     def learner(self) -> Learner:
         """The learner with the chosen options, or the best head on its blocks."""
