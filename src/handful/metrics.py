@@ -112,9 +112,11 @@ def find_metric(
 ) -> Metric:
     """The metric of a name such as "auc" or "cost:FILE", for tasks of this kind; without one, that of `DEFAULTS`.
 
-    class_names: by class number, if known. shared: whether class numbers mean the same in every task. Raises
-        `UserError` for an unknown metric or one that cannot score such tasks, and `DataError` for a file of costs that
-        does not fit.
+    class_names: by class number, if known.
+    shared: whether class numbers mean the same in every task.
+
+    Raises `UserError` for an unknown metric or one that cannot score such tasks, and `DataError` for a file of costs
+    that does not fit.
     """
     name = metric if isinstance(metric, str) else DEFAULTS[kind]
     key, _, path = name.partition(":")
@@ -145,8 +147,11 @@ def recorded_metric(name: str) -> Metric:
 def read_costs(path: Path, class_names: Sequence[str] | None = None) -> Tensor:
     """Costs `(classes, classes)` from a csv file, of a true class (row) and the one predicted for it (column).
 
-    The first line and the first column hold the names of the classes. class_names: the order of the classes in the
-    result; None: that of the first line. Raises `DataError` for any other file.
+    The first line and the first column hold the names of the classes.
+
+    class_names: the order of the classes in the result; None: that of the first line.
+
+    Raises `DataError` for any other file.
     """
     field = ("metric",)
     try:

@@ -30,7 +30,8 @@ def imported(name: str, noun: str) -> Any:
 def check_trusted(name: Any, trust: Sequence[str], noun: str) -> None:
     """Raise `ArtifactError` if a name that a file gives would import a package that is not in `trust`.
 
-    trust: names of packages, each with its sub-packages. noun: its name in messages.
+    trust: names of packages, each with its sub-packages.
+    noun: its name in messages.
     """
     if not isinstance(name, str):
         raise ArtifactError(f"The {noun} is not a name, but {name!r}.")

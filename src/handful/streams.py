@@ -95,7 +95,9 @@ def thinned_examples(seed: int) -> Generator:
 def weights(seed: int, device: str | torch.device = "cpu") -> Iterator["Drawing"]:
     """Within it modules of this thread start from this seed, on the CPU: the same bits for every device.
 
-    The global generator stays as it is. device: where they go afterwards; for "meta" they are shapes alone already.
+    The global generator stays as it is.
+
+    device: where they go afterwards; for "meta" they are shapes alone already.
     """
     where = "meta" if torch.device(device).type == "meta" else "cpu"
     with torch.device(where), Drawing(checked_seed(seed)) as drawing:
@@ -121,7 +123,8 @@ def task_noise(seed: int, index: int) -> Generator:
 def network_draws(work: str, seed: int, index: int) -> Iterator["Drawing"]:
     """Within it networks of this thread that draw by themselves draw from this stream; the global generator stays.
 
-    work: what is done, such as "pre-training"; index: of the task or step.
+    work: what is done, such as "pre-training".
+    index: of the task or step.
     """
     with Drawing(seeded("network_draws", work, seed, index).initial_seed()) as drawing:
         yield drawing
@@ -181,7 +184,7 @@ class Drawing(Dispatch):
     """What operations of this thread draw comes from generators with this seed, as if it were the global one's.
 
     found: the first operation that did draw, and whether from a generator that the module keeps: many that can draw do
-    not, at a dropout of 0.
+        not, at a dropout of 0.
     """
 
     def __init__(self, seed: int) -> None:

@@ -59,7 +59,9 @@ class Table:
         """The table of rows in memory, with cells read as in a file.
 
         values: mappings, or a data frame, whose columns are found by name; else rows `(n, columns)` in the order of
-        `columns`. Raises `DataError` for anything else.
+            `columns`.
+
+        Raises `DataError` for anything else.
         """
         import pyarrow as pa
 
@@ -110,8 +112,9 @@ class Table:
         return (row if self.kept is None else self.kept[row]) + 1
 
     def with_known(self, column: str, *, numbers: bool) -> Self:
-        """The rows with a non-empty cell in a column, by their numbers in the file; a note counts the others. numbers:
-        whether it is a column of numbers, in which NA and the like are empty.
+        """The rows with a non-empty cell in a column, by their numbers in the file; a note counts the others.
+
+        numbers: whether it is a column of numbers, in which NA and the like are empty.
         """
         cells = self.texts(column)
         nothing = is_empty if numbers else is_missing
@@ -182,7 +185,8 @@ class Table:
     def numbers(self, name: str, *, gaps: bool = False, unit: str | None = None) -> np.ndarray:
         """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is not a number.
 
-        gaps: empty cells are NaN, and no error. unit: that cells must have, by default the one that most of them have.
+        gaps: empty cells are NaN, and no error.
+        unit: that cells must have, by default the one that most of them have.
         """
         import pyarrow as pa
         import pyarrow.types as kinds

@@ -47,7 +47,8 @@ class OperatorVerbs:
     def keys(self, *, tenant: str | None = None, limit: int | None = None) -> Call[Page[RemoteKey]]:
         """A tenant's API keys from the oldest, without what is secret.
 
-        tenant: this one's own by default. limit: how many are asked for at once.
+        tenant: this one's own by default.
+        limit: how many are asked for at once.
         """
         return Call("GET", "/v1/keys", Page[RemoteKey], {"tenant": tenant, "limit": limit}, repeatable=True)
 
@@ -98,7 +99,8 @@ class OperatorVerbs:
     def revoke_key(self, key: str, *, tenant: str | None = None) -> Plan[None]:
         """Refuse a key from now on.
 
-        key: its id. tenant: whose it is; this one's own by default.
+        key: its id.
+        tenant: whose it is; this one's own by default.
         """
         yield from ask(Call("DELETE", f"/v1/keys/{quoted(key)}", None, {"tenant": tenant}, repeatable=True))
 

@@ -85,7 +85,7 @@ class RemoteReceipt:
 
     examples: their ids; all of the task where `version` is None.
     version, digest: the version that is left, and the digest of its state, which equals that of a task that was never
-    shown them.
+        shown them.
     remains: where it can be found for some time yet, in words; None: nowhere.
     """
 

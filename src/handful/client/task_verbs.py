@@ -82,7 +82,7 @@ class TaskVerbs:
         """Adapt a task anew to its examples and more of them, of which new classes may be.
 
         inputs, labels, estimate: as for `create`. Inputs with labels that the task has already are left out, with a
-        note; `DataError` if they have another label.
+            note; `DataError` if they have another label.
         """
         return (yield from _labeling(task, "examples", inputs, labels, expected, idempotency_key, estimate))
 
@@ -305,7 +305,8 @@ class TaskVerbs:
     def import_task(self, name: str, content: bytes, *, idempotency_key: str | None = None) -> Plan[RemoteTask]:
         """Make a task of the file of an adapted task, which may be from elsewhere.
 
-        name: see `create`. content: of the file, as `export` gives it.
+        name: see `create`.
+        content: of the file, as `export` gives it.
 
         Raises `UserError` if its model is not on the server.
         """

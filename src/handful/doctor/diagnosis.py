@@ -31,9 +31,12 @@ def diagnose(
 ) -> list[Finding]:
     """Look for faults in the tasks of all splits, and, given one, in a learner on training and validation tasks.
 
-    tasks: how many to draw for each check. trained: the sizes of tasks that the learner was trained on, if known. The
-        learner, which is not changed, is checked on training tasks, which it may have memorized, and on validation
-        tasks where new ones are needed, so that no test task is used up. Raises `UserError` for fewer than 2.
+    tasks: how many to draw for each check.
+    trained: the sizes of tasks that the learner was trained on, if known. The learner, which is not changed, is checked
+        on training tasks, which it may have memorized, and on validation tasks where new ones are needed, so that no
+        test task is used up.
+
+    Raises `UserError` for fewer than 2.
     """
     if tasks < 2:
         raise UserError(f"A diagnosis needs at least 2 tasks, got {tasks}.")

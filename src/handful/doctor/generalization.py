@@ -84,10 +84,11 @@ class GapRow:
 def gap_by_tasks(
     learners: Mapping[int, tuple[Learner, TaskDistribution]], novel: TaskDistribution, *, tasks: int = 100
 ) -> list[GapRow]:
-    """How the gap between training and new tasks closes as the number of training tasks grows.
+    """How the gap between training and new tasks closes as the number of training tasks grows; it is positive
+    where training tasks are predicted better.
 
-    learners: by the number of tasks or classes trained on, the learner and a distribution over these. novel: tasks that
-    none of them was trained on, of its present split. The gap is positive where training tasks are predicted better.
+    learners: by the number of tasks or classes trained on, the learner and a distribution over these.
+    novel: tasks that none of them was trained on, of its present split.
     """
     rows = []
     for count, (learner, own) in sorted(learners.items()):

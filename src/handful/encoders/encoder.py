@@ -25,8 +25,9 @@ class Encoder(ABC):
 
     name: a folder, or the name of a published encoder.
     revision: the required content, a former value of the property `revision`; it is never downloaded. None: the present
-        content; a published encoder that is not on this machine is downloaded on first use. Raises `UserError` if it is
-        missing, or has another content.
+        content; a published encoder that is not on this machine is downloaded on first use.
+
+    Raises `UserError` if it is missing, or has another content.
 
     Attributes:
         device: where vectors are computed; they are always on the CPU.

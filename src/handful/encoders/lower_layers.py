@@ -51,8 +51,9 @@ class LowerOutputs:
 
     def bytes_each(self, network: nn.Module, inputs: Tensor, batches: Iterable[Tensor]) -> float | None:
         """The mean size of those of some inputs; None if a network cannot start from them: if a trained weight
-        contributes to them, or if more than one tensor is passed from layer to layer.
-        batches: the same inputs, as `keep` takes them. Kept outputs are dropped.
+        contributes to them, or if more than one tensor is passed from layer to layer. Kept outputs are dropped.
+
+        batches: the same inputs, as `keep` takes them.
         """
         try:
             with torch.enable_grad():

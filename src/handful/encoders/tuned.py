@@ -42,8 +42,9 @@ class TunedEncoder(nn.Module):
     input_shape: that of the encoder's inputs, see `Encoder.input_shape`.
     what: "texts" or "images".
     name, revision: of the encoder; see `Encoder`.
-    layers: how many of the last layers are trained, with the parts after them; None: all, with the parts before. Raises
-        `UserError` if the encoder is not on this machine, or has another content.
+    layers: how many of the last layers are trained, with the parts after them; None: all, with the parts before.
+
+    Raises `UserError` if the encoder is not on this machine, or has another content.
     """
 
     key = "encoder"

@@ -119,7 +119,8 @@ _query_bytes: weakref.WeakKeyDictionary[nn.Module, dict[Any, int]] = weakref.Wea
 def query_bytes(learner: nn.Module, states: Hashable, predict: Callable[[Tensor], object], like: Tensor) -> int:
     """Bytes that each query of the shape and type of these `(n, *input_shape)` takes while it is predicted.
 
-    states: what the states have in common for which it takes as much. predict: from one of them.
+    states: what the states have in common for which it takes as much.
+    predict: from one of them.
 
     Measured at first use, and then stored for the learner; 0 if it cannot be measured.
     """

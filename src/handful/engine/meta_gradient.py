@@ -126,7 +126,9 @@ def tree_sum(parts: Iterator[Leaf], count: int, depth: int = -1) -> Leaf:
     """Losses joined, gradients added in a tree that halves `count` parts.
 
     Sums of floats depend on their order: this one is the same however the parts are shared among workers, as long as
-    each of them adds whole branches. depth: the level at which `parts` are branches that are added already.
+    each of them adds whole branches.
+
+    depth: the level at which `parts` are branches that are added already.
     """
     if count == 1 or depth == 0:
         return next(parts)
@@ -148,14 +150,17 @@ class GradientExchange(Protocol):
     def gather(self, sums: list[Leaf], *, most: int, losses: int) -> list[Leaf]:
         """The sums of all workers in their order, the same bits on each.
 
-        most: sums of one worker, losses: of one sum, each at the most.
+        most: the largest number of sums of a worker.
+        losses: the largest number of losses of a sum.
         """
 
 
 def shared_tree_sum(parts: Iterator[Leaf], count: int, workers: GradientExchange, *, size: int) -> Leaf:
     """`tree_sum` of `count` parts, bit for bit, of which this worker has those that `branches` gives it.
 
-    Each adds its own branches, receives the sums of the others, and adds the levels above. size: tasks of a part.
+    Each adds its own branches, receives the sums of the others, and adds the levels above.
+
+    size: tasks of a part.
     """
     depth, runs = branches(count, workers.count)
     mine = [tree_sum(parts, branch) for branch in runs[workers.rank]]

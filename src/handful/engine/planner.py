@@ -99,8 +99,9 @@ def planned(
     """The plan for meta-steps like this one, what was measured, and by how many bytes the process will grow.
 
     steps: their number; None: as many as `seconds` allow. On a CPU they keep to `training_limit`; the bytes are None if
-    they cannot be counted.
+        they cannot be counted.
     compilable: whether all of them are of these sizes, since each other size would be compiled anew.
+
     Nothing is measured if the training takes no time, or if a single task takes as long as the measurement may.
     """
     problem = _Problem(learner, tasks, spec, noise, training_limit(next(learner.parameters()).device))
@@ -155,11 +156,15 @@ def measure(
     """Try plans on stacked tasks, for about `seconds` once each had its turn; the likeliest is the first.
 
     plans: by default the back-ends, each with the fastest memory mode that keeps the predicted memory under `limit`
-    (bytes; by default half of what is free). Plans are tried in turn, so that a machine that is busy for a moment is so
-    for all of them; those far behind have one turn. Meta-steps that take long are measured on some of the tasks.
+        (bytes; by default half of what is free).
     within: seconds after which nothing begins, nor earlier if it would end later; but the first plan has its turn, and
-        so do compiled plans, which must be requested. steps: meta-steps to come: if they take long in total, a compiled
-        plan is tried too, which `say` reports. Raises the errors of the plain loop.
+        so do compiled plans, which must be requested.
+    steps: meta-steps to come: if they take long in total, a compiled plan is tried too, which `say` reports.
+
+    Raises the errors of the plain loop.
+
+    Plans are tried in turn, so that a machine that is busy for a moment is so for all of them; those far behind have
+    one turn. Meta-steps that take long are measured on some of the tasks.
     """
     last = time.perf_counter() + within
     problem = _Problem(learner, tasks, spec, noise, limit)

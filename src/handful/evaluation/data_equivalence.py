@@ -64,8 +64,10 @@ def equivalence(
 ) -> Equivalence:
     """How many times more examples the conventional way needs to reach a learner's mean score.
 
-    own: `(tasks,)` scores of the learner with `shot` examples. conventional: for each of the ascending `sizes`, scores
-    `(tasks,)` on the same tasks, or `(ways, tasks)` of several ways, of which the best counts. units: see `interval`.
+    own: `(tasks,)` scores of the learner with `shot` examples.
+    conventional: for each of the ascending `sizes`, scores `(tasks,)` on the same tasks, or `(ways, tasks)` of several
+        ways, of which the best counts.
+    units: see `interval`.
 
     The mean scores of the conventional way are made monotone in the number of examples (isotonic regression) and joined
     by lines over its logarithm; the factor is where they reach the learner's mean, divided by `shot`. The interval is

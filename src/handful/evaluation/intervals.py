@@ -74,10 +74,13 @@ def interval(
 ) -> Interval:
     """Student's t interval of the mean score.
 
-    scores: `(draws,)`; those that are not finite are left out and counted: NaN as undefined, others as diverged. units:
-    `(draws,)` the task of each draw; draws of one unit are averaged first, since they share its difficulty (None: every
-    draw is its own unit). bounds: the smallest and the largest possible score (None: unbounded). alpha: how often it
-    misses the mean. With one unit the interval is infinitely wide.
+    scores: `(draws,)`; those that are not finite are left out and counted: NaN as undefined, others as diverged.
+    units: `(draws,)` the task of each draw; draws of one unit are averaged first, since they share its difficulty
+        (None: every draw is its own unit).
+    bounds: the smallest and the largest possible score (None: unbounded).
+    alpha: how often it misses the mean.
+
+    With one unit the interval is infinitely wide.
 
     If all units have equal scores, their spread of 0 does not describe other units. If a share q of all units had this
     score, `count` units would all have it with probability q ** count, so that q is (alpha / 2) ** (1 / count) or more:
@@ -104,8 +107,11 @@ def seeds_interval(
 ) -> SeedsInterval:
     """The mean over training seeds of the mean over tasks, with the interval for other seeds *and* other tasks.
 
-    scores: for each seed `(draws,)`; units: likewise; these and bounds: see `interval`. With `same_tasks`, all seeds
-    are scored on the same S x T tasks, and with the mean squares of the two-way table (seeds A, tasks B, the rest E)
+    scores, units: for each seed `(draws,)`, see `interval`.
+    bounds: see `interval`.
+
+    With `same_tasks`, all seeds are scored on the same S x T tasks, and with the mean squares of the two-way table
+    (seeds A, tasks B, the rest E)
 
         variance = MS_A / ST + MS_B / ST - MS_E / ST,   no less than either of the first two:
 
@@ -232,8 +238,9 @@ def difference(
     https://doi.org/10.2307/2332510. Scores of the same tasks are paired instead: `interval` of their differences.
 
     If the scores of one side are all equal, the two intervals are combined by their ends: *Construction of Confidence
-    Limits about Effect Measures: A General Approach* (Zou and Donner, 2008), https://doi.org/10.1002/sim.3095. bounds:
-    of the scores, see `interval`.
+    Limits about Effect Measures: A General Approach* (Zou and Donner, 2008), https://doi.org/10.1002/sim.3095.
+
+    bounds: of the scores, see `interval`.
     """
     means = _of_units(scores, units), _of_units(others, other_units)
     if any(_equal(values, bounds) for values in means):

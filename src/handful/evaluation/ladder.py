@@ -278,7 +278,8 @@ class Ladder:
         or the classes of the setting's tasks have too few examples, or for which less than half of the user's tasks
         have enough, are left out; the result may be empty.
 
-        choosing: see `run`. end: by `time.monotonic`; no shot begins that would end later, were it like the one before.
+        choosing: see `run`.
+        end: by `time.monotonic`; no shot begins that would end later, were it like the one before.
         """
         named = {rung.name: rung for rung in self.rungs}
         rungs_by_score = [named[row.evaluation.name] for row in comparison.rows[1:]]
@@ -326,8 +327,9 @@ class Ladder:
         by name.
 
         They are those on raw inputs, or on the vectors of an encoder that is not tuned, and, unless costly ones are
-        left out, the network trained from scratch. Their options are chosen on tasks of `validation`. shot: see
-        `evaluate`.
+        left out, the network trained from scratch. Their options are chosen on tasks of `validation`.
+
+        shot: see `evaluate`.
         """
         return {
             rung.name: self.scored(rung, self.choose(rung, validation), setting, tasks, shot=shot)

@@ -74,7 +74,8 @@ class Costs:
 def pace(learner: Learner, setting: TaskDistribution, *, choices: int = 0, together: bool = False) -> Pace:
     """The pace of a learner, by the second of two tries of the first task.
 
-    together: by a few tasks at once, which may take less time than one by one. choices: see `Pace`.
+    together: by a few tasks at once, which may take less time than one by one.
+    choices: see `Pace`.
     """
     task, copy = to_device(setting.task(0), learner.device), evaluation_copy(learner)
     seconds = 0.0

@@ -197,7 +197,9 @@ class Evaluation:
     def gain_over(self, other: "Evaluation", *, alpha: float = ALPHA) -> Interval:
         """By how much this learner is better (positive) than `other` on the tasks that both were scored on.
 
-        Draws left out of the score of either are left out here; `behind` counts whose they are. alpha: see `interval`.
+        Draws left out of the score of either are left out here; `behind` counts whose they are.
+
+        alpha: see `interval`.
         """
         count = min(len(self.scores), len(other.scores))
         ahead = self.metric.sign * apart(self.scores[:count], other.scores[:count])
@@ -339,8 +341,9 @@ def row_name(learner: str, ground: str) -> str:
 def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan, *, most: int | None = None) -> Any:
     """Predictions for the queries of stacked tasks, each adapted to its own support.
 
-    Tasks are moved to the learner's device, and predictions back to the CPU. most: queries of a task to predict at
-    once, if the learner is pointwise.
+    Tasks are moved to the learner's device, and predictions back to the CPU.
+
+    most: queries of a task to predict at once, if the learner is pointwise.
     """
 
     def one(task: Task) -> Prediction:

@@ -11,8 +11,9 @@ from handful.errors import UserError
 def attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int = 1, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention: `(m, heads * d)`, `(n, heads * d)`, `(n, heads * v)` to `(m, heads * v)`.
 
-    *Attention Is All You Need* (Vaswani et al., 2017), https://arxiv.org/abs/1706.03762. mask: `(m, n)`, true where a
-    query sees a key; each query sees at least one. Without any key the result is zero.
+    *Attention Is All You Need* (Vaswani et al., 2017), https://arxiv.org/abs/1706.03762.
+
+    mask: `(m, n)`, true where a query sees a key; each query sees at least one. Without any key the result is zero.
     """
     q, k, v = (_by_head(rows, heads) for rows in (queries, keys, values))  # (heads, m, d)
     scores = q @ k.mT / math.sqrt(q.shape[-1])  # (heads, m, n)

@@ -11,7 +11,9 @@ def random_maps(count: int, extent: float = 1.0, generator: Generator | None = N
     """Affine maps `(count, 2, 3)` from output to input coordinates.
 
     Rotation within 15 degrees, scales 0.8 to 1.2 per axis, shear within 0.2, shift within 10 % of the image; all times
-    the extent. generator: None takes the global one, as constructors of learners do (`build` seeds it).
+    the extent.
+
+    generator: None takes the global one, as constructors of learners do (`build` seeds it).
     """
     reach = extent * torch.tensor([math.radians(15), 0.2, 0.2, 0.2, 0.2, 0.2])  # an image is 2 wide
     drawn = reach * (2 * torch.rand(count, 6, generator=generator) - 1)

@@ -86,7 +86,9 @@ class BatchNorm(nn.Module):
         return self.mode == "transductive" or self.fits or (self.mode == "frozen" and self.training)
 
     def affine(self, mean: Tensor | None = None, variance: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What it amounts to: a scale and a shift per channel. mean, variance: the batch's, where it goes by them.
+        """What it amounts to: a scale and a shift per channel.
+
+        mean, variance: the batch's, where it goes by them.
 
         A linear layer before it may take them into its own weights.
         """

@@ -45,8 +45,9 @@ PROBLEMS: dict[type[Exception], Any] = {
 def make_app(service: Service, limits: RequestLimits = DEFAULTS, spool: Path | None = None) -> FastAPI:
     """The service behind HTTP, as an ASGI application.
 
-    service: what does the work; it stays open. limits: of each request. spool: a folder for uploads while they are
-    worked on; by default the system's for what is temporary.
+    service: what does the work; it stays open.
+    limits: of each request.
+    spool: a folder for uploads while they are worked on; by default the system's for what is temporary.
     """
     spool = Path(tempfile.gettempdir()) if spool is None else spool
     app, server = routes(), Server(service, Batcher(service), limits, spool)

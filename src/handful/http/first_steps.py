@@ -20,7 +20,9 @@ SHORT = 64
 def first_steps(model: MetaModel, name: str, address: str, images: Sequence[Path] = IMAGES) -> tuple[str, str]:
     """Two lines for a shell with the variables KEY and TASK: one creates a task, the other predicts with it.
 
-    model, name: what the task is adapted from. address: of the server. images: two files, for models of images.
+    model, name: what the task is adapted from.
+    address: of the server.
+    images: two files, for models of images.
     """
     commands: dict[str, str] = {}
     inputs = [_input(model, place, images[place], commands) for place in range(2)]

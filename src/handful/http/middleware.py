@@ -131,8 +131,11 @@ def write_line(
 ) -> None:
     """Write the log line of a request: no label, input, path or query.
 
-    route: its template. status: of its response; 0: none. seconds: its time. key: the id of its key. trace: the id of
-        its trace.
+    route: its template.
+    status: of its response; 0: none.
+    seconds: its time.
+    key: the id of its key.
+    trace: the id of its trace.
     """
     if not log.isEnabledFor(logging.INFO):
         return

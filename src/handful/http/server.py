@@ -110,7 +110,8 @@ def check_tls(certificate: Path, key: Path) -> None:
 def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Callable[[], None] | None = None) -> None:
     """Answer requests until SIGTERM or SIGINT; then finish those that were accepted, and return.
 
-    address: that was checked. on_start: called as soon as requests are answered.
+    address: that was checked.
+    on_start: called as soon as requests are answered.
     """
     config = uvicorn.Config(
         app,

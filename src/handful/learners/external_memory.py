@@ -68,8 +68,9 @@ def least_used(usage: Tensor, count: int) -> Tensor:
 def write(memory: ExternalMemory, additions: Tensor, gate: Tensor | float, decay: float) -> ExternalMemory:
     """Add rows `(heads, size)`, each to the slot used least or to where its head read last.
 
-    gate: a number or `(heads, 1)` from 0 (least used) to 1 (last read). The slots used least are wiped before. Usage
-    fades by `decay` and grows by the weights of writing.
+    gate: a number or `(heads, 1)` from 0 (least used) to 1 (last read).
+
+    The slots used least are wiped before. Usage fades by `decay` and grows by the weights of writing.
     """
     free = least_used(memory.usage, len(additions))
     weights = gate * memory.reads + (1 - gate) * free

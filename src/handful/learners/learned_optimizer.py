@@ -142,7 +142,8 @@ class LearnedOptimizer(FreshNetwork):
     ) -> Tensor:
         """The objective after each step `(steps,)` of a rule, by default the learned one, on the task's support.
 
-        steps: by default `inner_steps`; start: weights of the backbone, as `draw_noise` draws them.
+        steps: by default `inner_steps`.
+        start: weights of the backbone, as `draw_noise` draws them.
         """
         slow, fast = self._start(task.support, spec)
         count = self.inner_steps if steps is None else steps

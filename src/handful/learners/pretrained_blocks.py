@@ -135,8 +135,8 @@ class PretrainedBlocks(PretrainedNetwork):
     def combined(scores: Tensor, temperatures: Tensor, present: Tensor) -> Categorical:
         """The prediction by `scores` `(1 or 2, n, way)`.
 
-        temperatures: `(2,)` of the cosines and of the outputs of ridge regression; of cosines alone the first. present:
-        `(way,)`, which classes have examples, or `(n, way)` of queries of several tasks.
+        temperatures: `(2,)` of the cosines and of the outputs of ridge regression; of cosines alone the first.
+        present: `(way,)`, which classes have examples, or `(n, way)` of queries of several tasks.
         """
         logits = (temperatures[: len(scores), None, None] * scores).sum(0)
         return Categorical(without_absent(logits.unsqueeze(-2), present).squeeze(-2))  # each query by itself

@@ -168,10 +168,14 @@ def pretrain(
 
     AdamW (*Decoupled Weight Decay Regularization*, Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101) with
     warm-up and a cosine to zero, on the cross-entropy or the squared error; then precise statistics for batch norms.
+
     head: the one to keep; None: a new one, which is thrown away; with `cosine` it sees the directions of features
-    alone. progress: gets the examples seen and all of them. keeper: where it is kept while it runs. The same seed gives
-    the same bits, interrupted or not; whether weights require a gradient is as before. Returns the seconds that it
-    took, those before an interruption included.
+        alone.
+    progress: gets the examples seen and all of them.
+    keeper: where it is kept while it runs.
+
+    The same seed gives the same bits, interrupted or not; whether weights require a gradient is as before. Returns the
+    seconds that it took, those before an interruption included.
     """
     chosen = FOR_FEATURES if head is None else FOR_HEAD
     head = head if head is not None else _head(backbone, pool, seed, CosineClassifier if cosine else nn.Linear)

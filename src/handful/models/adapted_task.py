@@ -125,8 +125,10 @@ class AdaptedTask:
     def from_bytes(cls, data: bytes, *, limits: Limits = LOCAL, source: object = "These bytes") -> Self:
         """The task that `to_bytes` wrote.
 
-        limits: how many bytes are read at the most. source: the name of the data in messages. Raises `ArtifactError` if
-            the data are truncated, altered, a pickle, of another format or a newer version.
+        limits: how many bytes are read at the most.
+        source: the name of the data in messages.
+
+        Raises `ArtifactError` if the data are truncated, altered, a pickle, of another format or a newer version.
         """
         limits.check(source, bytes=len(data))
         tensors, facts, _ = tensors_from_bytes(data, source)

@@ -29,8 +29,11 @@ def model_of(
 ) -> MetaModel:
     """The meta-model of a task, found by its digest.
 
-    near: the task's file, beside or above which the model may be. given: the only path to search. trust: see
-        `MetaModel.from_pretrained`. Raises `ArtifactError` if it is not found, or if another one is at the given path.
+    near: the task's file, beside or above which the model may be.
+    given: the only path to search.
+    trust: see `MetaModel.from_pretrained`.
+
+    Raises `ArtifactError` if it is not found, or if another one is at the given path.
     """
     if given is not None:
         model = MetaModel.from_pretrained(given, trust=trust)

@@ -142,8 +142,9 @@ class MetaModel:
 
         It runs only code of handful, and downloads nothing: a sentence encoder is looked up at the first text.
 
-        trust: names of packages, with their sub-packages, from which a network may be built. limits: how many bytes are
-            read at most. source: the name of the data in messages.
+        trust: names of packages, with their sub-packages, from which a network may be built.
+        limits: how many bytes are read at most.
+        source: the name of the data in messages.
 
         Raises `ArtifactError` if the data are truncated, altered, of another format, made by a newer version, or have a
         network from an untrusted package.

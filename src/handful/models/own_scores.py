@@ -74,7 +74,8 @@ def obstacle(pipeline: InputPipeline | None, *, grouped: bool) -> str:
 def scorable(groups: Tensor, targets: Tensor, spec: TaskSpec) -> Tensor:
     """Which tasks keep an example of every class, and two in all, whichever group is left out `(tasks,)`.
 
-    groups: `(tasks, n)` numbers. targets: `(tasks, n)` classes or `(tasks, n, outputs)` values.
+    groups: `(tasks, n)` numbers.
+    targets: `(tasks, n)` classes or `(tasks, n, outputs)` values.
     """
     together = groups.unsqueeze(2) == groups.unsqueeze(1)  # (tasks, n, n)
     left = groups.shape[1] - together.sum(2).amax(1) >= 2

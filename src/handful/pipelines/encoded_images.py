@@ -106,8 +106,8 @@ class EncodedImagePipeline(ImageInputs):
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Vectors `(n, width)` of images, or bytes `(n, 3, height, width)` if the encoder is tuned.
 
-        values: the content of image files, images of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or `(h,
-        w, 3)`. Floats `(n, *input_shape)` are read as embeddings of the encoder, or as its pixels.
+        values: the content of image files, images of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or
+            `(h, w, 3)`. Floats `(n, *input_shape)` are read as embeddings of the encoder, or as its pixels.
         """
         array = as_array(values)
         if array is not None:

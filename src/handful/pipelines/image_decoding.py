@@ -38,8 +38,10 @@ Image._decompression_bomb_check = _check_pixels
 def decoded(value: Any, source: str, limits: Limits = LOCAL) -> Image.Image:
     """One image in a mode of 8 bits without transparency; or gray in more: "I;16", "I" of 32 bits, or "F" of floats.
 
-    A camera's orientation flag is applied, and transparency composed on white. value: the content of an image file, an
-    image of Pillow, or an array `(h, w)`, `(h, w, 1)` or `(h, w, 3)`. source: its name in messages.
+    A camera's orientation flag is applied, and transparency composed on white.
+
+    value: the content of an image file, an image of Pillow, or an array `(h, w)`, `(h, w, 1)` or `(h, w, 3)`.
+    source: its name in messages.
 
     Raises `DataError`: of the code "unsupported-media" for another format than the limits have, "input-too-large" for
     too many pixels, and "invalid-data" for damaged data.

@@ -114,9 +114,9 @@ class ImagePipeline(ImageInputs):
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Images `(n, channels, size, size)`: as bytes, or as floats in their unit if they have more than 8 bits.
 
-        values: the content of image files, images of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or `(h,
-        w, 3)`; in one array also of the model's own shape, flattened or not. Floats from 0 to 1 `(n, *input_shape)`,
-        flattened or without a channel of gray, are on the learner's scale.
+        values: the content of image files, images of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or
+            `(h, w, 3)`; in one array also of the model's own shape, flattened or not. Floats from 0 to 1
+            `(n, *input_shape)`, flattened or without a channel of gray, are on the learner's scale.
         """
         array = as_array(values)
         if array is not None:

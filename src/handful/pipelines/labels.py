@@ -28,8 +28,10 @@ def class_names(labels: Any, origin: Origin = PYTHON) -> tuple[str, ...]:
     """The class names `(n,)` of labels, in the form that files have.
 
     labels: n texts, bytes in UTF-8, numbers, truth values or dates, in a list, a tuple, or whatever has NumPy's
-    `__array__`: arrays, tensors, columns of data frames. Raises `DataError` for another shape, for a missing label
-    (None, NaN, NA, ""), and for anything else that is not a label; makes a note of names that differ only in case.
+        `__array__`: arrays, tensors, columns of data frames.
+
+    Raises `DataError` for another shape, for a missing label (None, NaN, NA, ""), and for anything else that is not a
+    label; makes a note of names that differ only in case.
     """
     names: dict[Any, str] = {}
     row = _row(labels, origin)
@@ -54,8 +56,9 @@ def class_numbers(names: Sequence[str], classes: Sequence[str]) -> Tensor:
 def target_values(targets: Any, count: int, outputs: int) -> Tensor:
     """The targets of `count` examples `(count, outputs)`, as doubles that share no memory with what was given.
 
-    targets: `(count, outputs)`, or `(count,)` for one output, in a list or whatever has `__array__`. Raises `DataError`
-        for another shape, since reshaping would mix examples, and for values that are not real numbers.
+    targets: `(count, outputs)`, or `(count,)` for one output, in a list or whatever has `__array__`.
+
+    Raises `DataError` for another shape, since reshaping would mix examples, and for values that are not real numbers.
     """
     values = real_numbers(targets)
     shape = tuple(values.shape)

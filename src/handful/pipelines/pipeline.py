@@ -104,9 +104,11 @@ class InputPipeline(ABC):
     def encode_labels(self, values: Any, origin: Origin = PYTHON, *, added: bool = False) -> tuple[str, ...] | Tensor:
         """Names of classes `(n,)`, or targets in the user's units `(n, outputs)`, as doubles.
 
-        values: see `class_names` and `target_values`. origin: their names in messages. added: whether they are added to
-            others, so that all may be the same. Raises `DataError` for invalid ones, for unknown labels (shared ones),
-            and for a single class (others).
+        values: see `class_names` and `target_values`.
+        origin: their names in messages.
+        added: whether they are added to others, so that all may be the same.
+
+        Raises `DataError` for invalid ones, for unknown labels (shared ones), and for a single class (others).
         """
         if self.targets:
             try:
@@ -138,6 +140,7 @@ class InputPipeline(ABC):
 
     def of_task(self, values: Any, target: str | None = None) -> "InputPipeline":
         """The pipeline of the task with these labeled examples from a reader: by default the same for all tasks.
+
         target: the column to predict, if tasks may differ in it; else a `UserError`.
         """
         if target is not None:

@@ -32,6 +32,7 @@ def unpacked(path: str | Path, limits: Limits = LOCAL, inside: Path | None = Non
 
     A folder of nothing but .zip files, also one in a .zip file, is a folder with a subfolder for each, named like it:
     Teachable Machine saves a class as `cat-samples.zip`. Errors and notes name the archive as if it were a folder.
+
     inside: the folder to unpack in; by default the system's for what is temporary.
 
     Raises `DataError` for content that cannot be unpacked, leads out of the archive, or exceeds the limits, and

@@ -34,8 +34,11 @@ def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Lim
     """The files with these endings, each labeled with the name of its folder.
 
     A folder holds one subfolder per class, or train, test or val with such subfolders. Files deeper in a class folder
-    belong to its class, with a note. A folder that contains only another folder is replaced by it. noun: the name of
-    the files in messages, "images". Raises `DataError` without class folders, or if one of them has no such file.
+    belong to its class, with a note. A folder that contains only another folder is replaced by it.
+
+    noun: the name of the files in messages, "images".
+
+    Raises `DataError` without class folders, or if one of them has no such file.
     """
     folder = existing(folder)
     if not folder.is_dir():

@@ -84,9 +84,11 @@ def read(
 ) -> RawBatch:
     """The values of a file or folder.
 
-    options: the roles of columns; for a trained model `InputPipeline.data_options`. labeled: whether to read labeled
-        examples, or only inputs: a folder of images can be either. limits: on the size. Raises `DataError` for
-        unreadable data, with the file, and the row or column.
+    options: the roles of columns; for a trained model `InputPipeline.data_options`.
+    labeled: whether to read labeled examples, or only inputs: a folder of images can be either.
+    limits: on the size.
+
+    Raises `DataError` for unreadable data, with the file, and the row or column.
     """
     path = existing(path)
     with reading(path):

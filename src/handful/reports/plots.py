@@ -314,9 +314,9 @@ def shots_curve(
 ) -> Figure:
     """The score against the number of examples, one line with its interval's band per learner, the first in front.
 
-    per_class: whether shots are counted for each class, or for the task. equivalence: with it, the curve of the
-    conventional way is drawn too, and an arrow from the learner to the number of examples at which that way has the
-    same score.
+    per_class: whether shots are counted for each class, or for the task.
+    equivalence: with it, the curve of the conventional way is drawn too, and an arrow from the learner to the number of
+        examples at which that way has the same score.
     """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -468,9 +468,12 @@ def task_picture(
 ) -> Figure:
     """One task of images to look at: a row for each class, the support on the left, the predictions on the right.
 
-    task: support and query inputs `(n, channels, height, width)`. predicted: `(n,)` class numbers. names: of the
-    classes. rows, shots, queries: how many are drawn at most. Correct predictions are framed green, wrong ones red with
-    the predicted class.
+    task: support and query inputs `(n, channels, height, width)`.
+    predicted: `(n,)` class numbers.
+    names: of the classes.
+    rows, shots, queries: how many are drawn at most.
+
+    Correct predictions are framed green, wrong ones red with the predicted class.
     """
     way = int(max(task.support.targets.max(), task.query.targets.max())) + 1
     titles = [f"{number + 1}  {names[number]}" if names is not None else str(number + 1) for number in range(way)]

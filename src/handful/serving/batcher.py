@@ -115,7 +115,8 @@ class Batcher:
     ) -> LaneRequest[Any, Predictions]:
         """The same for a caller that does not wait here; `leave` has to follow.
 
-        read: returns what is asked for, in the thread that predicts; what it raises is the answer. rows: of inputs.
+        read: returns what is asked for, in the thread that predicts; what it raises is the answer.
+        rows: of inputs.
         then: called with the answer or error, in the event loop.
         """
         self._check(deadline)

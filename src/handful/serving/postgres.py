@@ -85,7 +85,7 @@ def begin(connection: Connection, tenant: str, *, write: bool = False) -> None:
     """Begin a transaction that sees the rows of one tenant alone, for `EVERYONE` the tenants and keys of all.
 
     write: no other transaction that writes for the tenant runs meanwhile, in whatever process, so that versions and the
-    audit are numbered without gaps.
+        audit are numbered without gaps.
     """
     connection.execute(WRITE if write else READ, {"tenant": tenant, "everyone": "on" if tenant == EVERYONE else ""})
 

@@ -126,8 +126,8 @@ class _Commits:
 def upgrade(address: str, role: str | None, migrations: Path = MIGRATIONS) -> None:
     """Make the tables of a store, or bring them to the schema of this version, in one transaction.
 
-    address: of the role that owns the tables, or will. role: the one that the service logs in as, in addition to those
-    that may use the store already.
+    address: of the role that owns the tables, or will.
+    role: the one that the service logs in as, in addition to those that may use the store already.
 
     Raises as `PostgresStore` does. Where the migration fails, the store is as it was.
     """

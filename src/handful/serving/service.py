@@ -186,7 +186,7 @@ class Service:
         """Adapt a task anew to its examples and more of them, of which new classes may be.
 
         inputs, labels, estimate: as for `create`. Inputs with labels that the task has already are left out, with a
-        note; `DataError` if they have another label.
+            note; `DataError` if they have another label.
         """
         terms = Terms(tenant, actor, expected, idempotency_key)
         return self._changes.label(task, inputs, labels, "added", terms, estimate=estimate)
@@ -376,7 +376,8 @@ class Service:
     ) -> ExamplesPage:
         """Some of the examples of a version, see `examples`.
 
-        limit: how many at most. nbytes: that they hold at most, unless the first alone holds more.
+        limit: how many at most.
+        nbytes: that they hold at most, unless the first alone holds more.
         after: the id of the last one seen.
         """
         with self.store.reading(tenant) as rows:

@@ -44,6 +44,7 @@ def engine_of(
     """Connections to the database in a file: one that writes, or any number that only read.
 
     The driver's own transactions keep rolled-back changes, so they are switched off, and each begins here.
+
     foreign_keys: off to rebuild tables, which would else delete the rows of others.
     resting: whether nobody writes the file, as a backup: then nothing is made beside it.
     called: what messages call the file, where it is a copy.

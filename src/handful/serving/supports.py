@@ -40,7 +40,8 @@ def prepared(model: MetaModel, stored: Tensor) -> Tensor:
 def labeled(model: MetaModel, inputs: Sequence[Any], labels: Any, ids: Ids) -> list[Example]:
     """Examples of what a user gives, each with an id of its own.
 
-    inputs: see `handful.serving.inputs.written`. labels: class names `(n,)`, or targets `(n,)` or `(n, outputs)`.
+    inputs: see `handful.serving.inputs.written`.
+    labels: class names `(n,)`, or targets `(n,)` or `(n, outputs)`.
 
     Raises `DataError` for what cannot be examples of this model.
     """

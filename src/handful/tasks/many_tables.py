@@ -187,11 +187,13 @@ def open_tables(
 ) -> ManyTables | LabeledTables:
     """All tables of a folder. With the pipeline of a trained model none is trained on, so that all are in each split.
 
-    target or label: the column to predict, a number or a class. order: the column by which support precedes query.
-    earlier: the splits of an earlier run, see `split_names`. written: the format of the files, see
-    `DataOptions.for_file`. Raises `DataError` that names the table for a missing one, and for columns as
-    `TablePipeline.fit` does; and a `UserError` for a column to drop that no table has, unless it is the pipeline that
-    leaves it out.
+    target or label: the column to predict, a number or a class.
+    order: the column by which support precedes query.
+    earlier: the splits of an earlier run, see `split_names`.
+    written: the format of the files, see `DataOptions.for_file`.
+
+    Raises `DataError` that names the table for a missing one, and for columns as `TablePipeline.fit` does; and a
+    `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
     """
     files = table_files(folder)
     note_passed_over(folder, set(files))

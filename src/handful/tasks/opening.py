@@ -65,14 +65,14 @@ def open_tasks(
     source: the name of a registered source, or a path.
     seed: of the split and of all draws.
     earlier: the splits of an earlier run, with that run's pipeline. All names keep their splits; new classes or tasks
-    are placed by a hash of (seed, name), see `split_names`. A registered source has its own splits.
+        are placed by a hash of (seed, name), see `split_names`. A registered source has its own splits.
     limits: on the size of one file.
     pipeline: that of a trained model. The source is then encoded for the model, and without `earlier` it is not
         divided: each split contains all its classes or tasks, since none was trained on.
     trust: names of packages, with their sub-packages, of which an encoder of one's own may be built.
     device: where an encoder computes vectors of the data.
     data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or
-    tasks of one value of the `split_by` column are in the same split.
+        tasks of one value of the `split_by` column are in the same split.
 
     Raises `UserError` or `DataError` naming the file, column or option that is wrong.
 

@@ -112,12 +112,13 @@ def tasks_of(
 ) -> TaskDistribution:
     """Tasks of labeled values: split them by class or by task, fit the pipeline to the training rows, and encode.
 
-    fit: fits the pipeline to the training rows, and to the classes if all tasks share them. digested: computes the
-        digests of all rows; before a pipeline is fitted, from all columns that may become inputs.
+    fit: fits the pipeline to the training rows, and to the classes if all tasks share them.
+    digested: computes the digests of all rows; before a pipeline is fitted, from all columns that may become inputs.
     pipeline: that of a trained model, in place of a fitted one.
     test: more values, all of the test split.
-    reader: encodes in its place. wholes: for each row, the unit that no split may divide. dates: the columns that
-        contain dates and have no role.
+    reader: encodes in its place.
+    wholes: for each row, the unit that no split may divide.
+    dates: the columns that contain dates and have no role.
     """
     parts, count = [raw] if test is None else [raw, test], len(raw.ids)
     labels, tasks, groups = (_names(parts, role) for role in ("label", "task", "group"))

@@ -44,9 +44,11 @@ def split_names(
 ) -> dict[Split, list[int]]:
     """The places in `names` of the classes (or tasks) of each split: 60 % train, 20 % val, 20 % test.
 
-    names: each once. earlier: the split of each name in a first run; these names keep it, and each new one is placed by
-    its hash. Without it, names are ordered by their hash and cut exactly, with at least one in each split that has a
-    share. Raises `DataError` for fewer names than splits.
+    names: each once.
+    earlier: the split of each name in a first run; these names keep it, and each new one is placed by its hash. Without
+        it, names are ordered by their hash and cut exactly, with at least one in each split that has a share.
+
+    Raises `DataError` for fewer names than splits.
     """
     if earlier is not None:
         where = [earlier.get(name) or _by_hash(place(name, seed), fractions) for name in names]

@@ -107,7 +107,10 @@ class TrainingSizes:
     def described(self, units: str, examples: str, drawn: str) -> str:
         """How many units are smaller than the requested sizes, how often they are drawn, and with which sizes.
 
-        Empty without such units. units, examples: their names in messages. drawn: the name of the whole in messages.
+        Empty without such units.
+
+        units, examples: their names in messages.
+        drawn: the name of the whole in messages.
         """
         facts, blocks = [], self.of_anchors
         shot, asked = self.asked.shot, self.asked.query_shot

@@ -9,8 +9,9 @@ from handful.types import Examples, to_device
 
 
 def fit(learner: Learner, tasks: TaskDistribution) -> TaskDistribution:
-    """Fit the learner. Returns the tasks for its training, with columns appended to the inputs if it needs some. tasks:
-    those to train on; returned unchanged if the learner has nothing to fit.
+    """Fit the learner. Returns the tasks for its training, with columns appended to the inputs if it needs some.
+
+    tasks: those to train on; returned unchanged if the learner has nothing to fit.
     """
     if not learner.fits:
         return tasks

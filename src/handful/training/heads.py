@@ -131,8 +131,9 @@ def tasks_to_decide(
 ) -> tuple[int, float]:
     """On how many tasks `decided` compares, without fine-tuning, in so many seconds, and about how long it takes then.
 
-    Estimated from the examples and heads of a few tasks. most: of the tasks, of which at least `FEWEST_TASKS` are
-    taken, however long these take.
+    Estimated from the examples and heads of a few tasks.
+
+    most: of the tasks, of which at least `FEWEST_TASKS` are taken, however long these take.
     """
     few, task = _Validation(validation, FEWEST_TASKS), validation.task(0)
     inputs = to_device(torch.cat([task.support.inputs, task.query.inputs]), learner.device)

@@ -21,7 +21,8 @@ def locked(folder: Path, work: str = "training", hint: str = "choose another pla
     """Within this context, only this process works in a folder, which is created; `UserError` if another one does, or
     if the folder cannot be written.
 
-    work: what messages call it. hint: what hints say to do else.
+    work: what messages call it.
+    hint: what hints say to do else.
 
     The system releases the lock when the process ends, in any way.
     """

@@ -82,8 +82,9 @@ class _Timer:
 def examples_within(learner: Learner, pool: PretrainingExamples, seconds: float, *, seed: int = 0) -> int:
     """How many examples `learner.pretrain` processes in the rest of so many seconds, at least one batch.
 
-    Some steps of a copy are timed first, in about a fiftieth of the seconds; the learner is not changed. seconds: above
-    0, the timing included.
+    Some steps of a copy are timed first, in about a fiftieth of the seconds; the learner is not changed.
+
+    seconds: above 0, the timing included.
     """
     start = time.perf_counter()
     per_step = _seconds_per_step(learner, pool, seconds, seed)
@@ -99,9 +100,11 @@ def network_for(size: int) -> tuple[str, dict[str, Any]]:
 def choose_size(seconds: float, input_shape: tuple[int, ...], *, seed: int = 0) -> SizeChoice:
     """The largest images, with the network for them, of which a budget holds `LEAST_BATCHES`; else the smallest.
 
-    seconds: of the budget. input_shape: `(channels, height, width)` that the images have; larger ones are not made of
-    them. Larger images contain more detail, but a network trained on too few batches of them is worse than one trained
-    on many of smaller ones; a step is timed on random images of each size, the largest first.
+    seconds: of the budget.
+    input_shape: `(channels, height, width)` that the images have; larger ones are not made of them.
+
+    Larger images contain more detail, but a network trained on too few batches of them is worse than one trained on
+    many of smaller ones; a step is timed on random images of each size, the largest first.
     """
     own = min(input_shape[1:])
     sizes = sorted({min(own, SIZES[0]), *(size for size in SIZES if size < own)}, reverse=True)

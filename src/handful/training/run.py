@@ -77,8 +77,10 @@ class Run:
         """Start a run here, or continue one (`resume`), or start over (`force`).
 
         data: the source's present content. To resume, all data that the run was started with must exist, at any path;
-            new data are noted. Raises `UserError` if a run exists and neither is requested, or if the configuration or
-            data to resume with differ from the saved ones (the message names the differences).
+            new data are noted.
+
+        Raises `UserError` if a run exists and neither is requested, or if the configuration or data to resume with
+        differ from the saved ones (the message names the differences).
         """
         run = cls(path)
         try:  # as it will be read back: tuples become lists
@@ -316,7 +318,8 @@ def check_same(what: str, earlier: tuple[dict[str, Any], Contents], now: tuple[d
 
     Data that have grown are noted.
 
-    what: what messages call it. earlier, now: the configuration, as JSON, and the content of the data.
+    what: what messages call it.
+    earlier, now: the configuration, as JSON, and the content of the data.
     """
     (saved, before), (config, data) = earlier, now
     changes = _changes(saved, config)

@@ -149,8 +149,9 @@ def _hearing() -> Iterator[None]:
 
 
 def check_shared(plan: Plan | None, tasks: int, workers: int) -> None:
-    """Raise `UserError` unless `workers` can share meta-batches of so many tasks, with the bits of one worker. plan:
-    None if it is yet to be chosen.
+    """Raise `UserError` unless `workers` can share meta-batches of so many tasks, with the bits of one worker.
+
+    plan: None if it is yet to be chosen.
     """
     if workers == 1:
         return

@@ -34,11 +34,14 @@ def adapt_from_file(
 ) -> AdaptedTask:
     """Adapt to the labeled examples in a file or folder, and to those that a task has already.
 
-    base: a run, the folder of a meta-model, or the file of an adapted task, which is not changed. model: the path of
-    its meta-model, if that is not found by its digest. target: the column to predict, if the model's tasks are tables
-    with differing columns; None: the model's. keep_support, estimate: see `MetaModel.adapt`. device: one of
-    `handful.engine.devices.DEVICES`. trust: see `MetaModel.from_pretrained`. limits: on the file's size. options: the
-    format of the file (see `DataOptions.for_file`).
+    base: a run, the folder of a meta-model, or the file of an adapted task, which is not changed.
+    model: the path of its meta-model, if that is not found by its digest.
+    target: the column to predict, if the model's tasks are tables with differing columns; None: the model's.
+    keep_support, estimate: see `MetaModel.adapt`.
+    device: one of `handful.engine.devices.DEVICES`.
+    trust: see `MetaModel.from_pretrained`.
+    limits: on the file's size.
+    options: the format of the file (see `DataOptions.for_file`).
 
     Makes a note if added inputs are among the task's. Raises `UserError` if the task does not keep its examples, and
     `DataError` for unusable examples.

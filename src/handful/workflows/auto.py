@@ -106,8 +106,8 @@ def auto(
     tasks: already opened, with images of their own size; an encoder is tuned only if they were opened so. None: the
         experiment's source.
     kind: that the calling estimator is for; None: any.
-    resume, force, trust, on_event, stop: see `train`. An interrupted race resumes with the same results. workers: one,
-        since a race runs in one process.
+    resume, force, trust, on_event, stop: see `train`. An interrupted race resumes with the same results.
+    workers: one, since a race runs in one process.
 
     What is tried are the learners that are candidates for such tasks; `race.json` in the run has all that was decided
     and found. An encoder that is tuned takes most of the budget, see `encoder_raced`. Raises `UserError` if options,

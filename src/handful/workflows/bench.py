@@ -48,10 +48,14 @@ def bench(
 ) -> Bench:
     """Time and memory of a meta-step of this experiment under each back-end and memory mode.
 
-    Memory modes without effect on this learner are left out. seconds: about how long to measure; slow meta-steps leave
-    some plans out. compiled: whether to try compiled plans too, each of which takes half a minute to compile. device:
-    one of `handful.engine.devices.DEVICES`; the growth of the process is measured on the CPU only. trust: see
-    `open_tasks`. Raises `UserError` for data, learner, options or sizes that do not fit.
+    Memory modes without effect on this learner are left out.
+
+    seconds: about how long to measure; slow meta-steps leave some plans out.
+    compiled: whether to try compiled plans too, each of which takes half a minute to compile.
+    device: one of `handful.engine.devices.DEVICES`; the growth of the process is measured on the CPU only.
+    trust: see `open_tasks`.
+
+    Raises `UserError` for data, learner, options or sizes that do not fit.
     """
     if not 0 < seconds < math.inf:
         raise UserError(f"The time to measure is a number of seconds above 0, got {seconds}.", hint="Change {seconds}.")

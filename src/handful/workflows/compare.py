@@ -30,7 +30,9 @@ def compare(runs: Sequence[Path], *, trust: Sequence[str] = (), on_event: OnEven
     """One entry per setting that all runs were evaluated on, with each run's score and its gain over the best other.
 
     A run without an evaluation is scored on `TASKS` test tasks of its own sizes, with a note; the scores are not saved.
-    trust: see `MetaModel.from_pretrained`. on_event: called with the progress of that.
+
+    trust: see `MetaModel.from_pretrained`.
+    on_event: called with the progress of that.
 
     Runs that differ only in the seed form one group with one entry, whose intervals cover other seeds and other tasks
     (see `seeds_interval`). Raises `UserError` if the runs were not scored on the same tasks (another source, split seed

@@ -50,8 +50,10 @@ def cross_validate(
     path: the run, whose own model is not scored.
     folds: how many; with one per task, each task is left out in turn.
     folder: for the runs of the folds; existing ones are resumed.
-    tasks: of all folds together; None: `TASKS`. minutes: likewise, without the trainings. Other arguments: see
-        `evaluate`.
+    tasks: of all folds together; None: `TASKS`.
+    minutes: likewise, without the trainings.
+
+    Other arguments: see `evaluate`.
 
     Raises `UserError` if the run's tasks are not the user's own data, or cannot be divided into folds.
     """

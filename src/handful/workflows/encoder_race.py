@@ -249,8 +249,10 @@ def encoder_raced(
 ) -> Finish:
     """Tune the encoder of a learner, and compare it with candidates without tuning, on the same validation tasks.
 
-    track: on inputs of the encoder. heads: the untrained learners on frozen vectors that take part. workers, together:
-        see `Tuned`. trust: see `open_tasks`.
+    track: on inputs of the encoder.
+    heads: the untrained learners on frozen vectors that take part.
+    workers, together: see `Tuned`.
+    trust: see `open_tasks`.
     """
     frozen, scores, dropped = on_frozen(track, trust), dict[str, Scored](), dict[str, str]()
     cls: type[Learner] = LEARNERS[track.experiment.settled(track.tasks).named()]

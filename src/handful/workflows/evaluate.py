@@ -55,19 +55,25 @@ def evaluate(
     """Evaluate the run's meta-model on test tasks, beside the ladder.
 
     other: a source outside the training distribution, read through the model's own pipeline.
-    settings: (way, shot) pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored,
-        regardless of the time; None: `TASKS`, or as many as the time allows. Costly baselines are scored on the first
-        of them only. minutes: time limit for the whole evaluation: a pre-training and scoring get a share of it each,
-        costly baselines the rest, except for a reserve for the shots curve and the diagnosis. 0 leaves costly
-        baselines out, and nothing depends on the clock.
+    settings: (way, shot) pairs; none: the run's own.
+    query_shot: None: the run's own.
+    tasks: how many are scored, regardless of the time; None: `TASKS`, or as many as the time allows. Costly baselines
+        are scored on the first of them only.
+    minutes: time limit for the whole evaluation: a pre-training and scoring get a share of it each, costly baselines
+        the rest, except for a reserve for the shots curve and the diagnosis. 0 leaves costly baselines out, and nothing
+        depends on the clock.
     equivalence_tasks: for the data equivalence on the first setting (0 leaves it out).
-    curve: whether to score by the number of examples, too. half_width: of a wanted interval; the report then states how
-        many tasks it needs. metric: see `find_metric`; None: that of the run's validation.
+    curve: whether to score by the number of examples, too.
+    half_width: of a wanted interval; the report then states how many tasks it needs.
+    metric: see `find_metric`; None: that of the run's validation.
     device: one of `handful.engine.devices.DEVICES`.
     trust: see `MetaModel.from_pretrained`.
-    on_event: called with a `StepEvent` during the work. stop: ends it with a `StoppedError` at the next event; the
-        pre-training is saved, and the next evaluation resumes it. Networks of baselines are pre-trained on the run's
-        own training split, with images augmented as in the run, unless they get vectors of an encoder.
+    on_event: called with a `StepEvent` during the work.
+    stop: ends it with a `StoppedError` at the next event; the pre-training is saved, and the next evaluation resumes
+        it.
+
+    Networks of baselines are pre-trained on the run's own training split, with images augmented as in the run, unless
+    they get vectors of an encoder.
     """
     end = time.monotonic() + 60 * minutes if minutes else math.inf
     check_number(TASKS if tasks is None else tasks)

@@ -43,7 +43,8 @@ class Schedule:
     ) -> "Schedule":
         """The schedule for these settings.
 
-        tasks: a fixed number; None: `TASKS`, or as many as the time allows. seconds: of the whole evaluation.
+        tasks: a fixed number; None: `TASKS`, or as many as the time allows.
+        seconds: of the whole evaluation.
         """
         wanted = TASKS if tasks is None else tasks
         found = cls(tuple(ladder.costs(place) for place in places), wanted, wanted, end)

@@ -49,9 +49,12 @@ def train(
 ) -> MetaModel:
     """Meta-train a learner into the run folder `path`, which then holds `model/`; returns the meta-model.
 
-    tasks: the experiment's source, if a search has already opened it. workers: processes that share each step; they are
-    started here, unless `torchrun` or the like has started all of them, each of which calls this. Their number is not a
-    part of the run, which can be resumed with another one. trust: see `open_tasks`. on_event, stop: see `meta_train`.
+    tasks: the experiment's source, if a search has already opened it.
+    workers: processes that share each step; they are started here, unless `torchrun` or the like has started all of
+        them, each of which calls this. Their number is not a part of the run, which can be resumed with another one.
+    trust: see `open_tasks`.
+    on_event, stop: see `meta_train`.
+
     Raises `UserError` for data, learner, options or sizes that do not fit, before anything is written.
     """
     experiment.named()

@@ -150,10 +150,14 @@ def tune(
     Each trains for a fourth of the steps and is scored on the validation split; the test split is not touched. They are
     saved in `path/tuning.json` as they end, from which an interrupted search resumes with the same results, on data
     that may have moved or grown, as for a run.
-    trust: see `open_tasks`. on_event: called with the events of trials, of which steps are work of the name "trial 1"
-    and so on. stop: ends the search with a `StoppedError` at the next event. Raises `UserError` if a search or run is
-    in the folder without `resume` or `force` (which deletes it), if the one to resume has another experiment or data
-    have changed, and, before anything is deleted, for data, learner, options or sizes that do not fit.
+
+    trust: see `open_tasks`.
+    on_event: called with the events of trials, of which steps are work of the name "trial 1" and so on.
+    stop: ends the search with a `StoppedError` at the next event.
+
+    Raises `UserError` if a search or run is in the folder without `resume` or `force` (which deletes it), if the one to
+    resume has another experiment or data have changed, and, before anything is deleted, for data, learner, options or
+    sizes that do not fit.
     """
     optuna = _optuna()
     experiment.named()
