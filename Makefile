@@ -35,7 +35,8 @@ proofs: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.contracts.networks
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.serving.kills --kills 1000 --seed $(SEED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.http.hostile --requests 10000 --seed $(SEED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.workflows.race_kills --kills 15 --minutes 2 --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.workflows.race_kills --data shops --kills 15 --minutes 2 --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.workflows.race_kills --data photos --kills 15 --minutes 2 --seed $(SEED)
 
 # Peers of the engine live in an environment of their own. learn2learn's extensions do not build on Python 3.11 or newer;
 # its MAML is pure Python and is unpacked. `make bench ARGS='--quick --only W1'` passes options on. The benchmark ends with

@@ -3,7 +3,7 @@
 `handful train` trains the first model; the same command with `--budget-from` is killed again and again with SIGKILL,
 and resumed each time.
 
-    python -m tests.workflows.race_kills --kills 15 --minutes 2 --seed 0
+    python -m tests.workflows.race_kills --data shops --kills 15 --minutes 2 --seed 0
 """
 
 import argparse
@@ -81,6 +81,11 @@ def shops(path):
     return ["--tasks", str(table), "--task", "shop", "--target", "sold", "--drop", "good", "--shot", "4"]
 
 
+def photos(path):
+    """Images of its own, on which a network is pre-trained, and the arguments that name them."""
+    return ["--tasks", str(own_data.photos(path / "photos", classes=20))]
+
+
 def _written(run):
     record = run / "race.json"
     return record.stat().st_mtime_ns if record.exists() else 0
@@ -88,6 +93,7 @@ def _written(run):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=("shops", "photos"), default="shops")
     parser.add_argument("--kills", type=int, default=15)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -95,12 +101,12 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         wrong = repeated(
             multiprocessing.get_context("spawn"),
-            shops(Path(name)),
+            {"shops": shops, "photos": photos}[asked.data](Path(name)),
             Path(name),
             minutes=asked.minutes,
             kills=asked.kills,
             generator=random.Random(asked.seed),
             seconds=60 * asked.minutes / asked.kills,
         )
-    sys.stdout.write(f"{asked.kills} kills, {wrong} races with other bits\n")
+    sys.stdout.write(f"{asked.data}: {asked.kills} kills, {wrong} races with other bits\n")
     sys.exit(wrong > 0)
