@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from handful.errors import DataError
@@ -20,6 +21,7 @@ from noted import noted
 
 GRAY = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+DEEP_COLOR = (np.arange(48).reshape(4, 4, 3) * 1000).astype(np.uint16)
 
 
 def saved(kind, image=GRAY):
@@ -34,8 +36,7 @@ def deep_color_png():
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    rows = np.arange(48, dtype=">u2").reshape(4, 4, 3) * 1000
-    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in DEEP_COLOR.astype(">u2")))
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
@@ -126,7 +127,10 @@ def test_files_of_all_formats_are_found_by_their_names():
 
 def test_bits_that_pillow_does_not_read_are_noted():
     with noted("with 16 bits are read with the upper 8 bits"):
-        ImagePipeline(size=4, channels=3).encode([deep_color_png()])
+        expected = ImagePipeline(size=4, channels=3).encode([deep_color_png()])
+    for values in ([DEEP_COLOR], DEEP_COLOR[None]):
+        with noted("with 16 bits are read with the upper 8 bits"):
+            assert torch.equal(ImagePipeline(size=4, channels=3).encode(values), expected)
 
 
 def test_an_error_says_whether_the_format_or_the_file_is_wrong():

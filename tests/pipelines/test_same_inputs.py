@@ -88,6 +88,15 @@ def test_images_that_are_none_are_told_by_their_place(tmp_path):
     for wrong in (b"", b"GIF", "a text", object()):
         with pytest.raises(DataError, match="Input 1 is"):
             pipeline.encode([NOISE, wrong])
+    array = np.zeros((8, 8, 3), np.uint32)
+    for wrong, said in (
+        (str(tmp_path / "x.png"), "is str, not an image"),
+        (array, r"is an array \(8, 8, 3\) of uint32"),
+    ):
+        with pytest.raises(DataError, match=rf"Input 1 {said}.*Give the content of an image file"):
+            pipeline.encode([NOISE, wrong])
+    with pytest.raises(DataError, match=r"got one of \(8, 8, 3\).*a list of images"):
+        pipeline.encode(array.astype(np.uint8))
     (tmp_path / "x.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"x\.png is empty"):
         encoded_inputs(pipeline, tmp_path / "x.png")

@@ -76,6 +76,9 @@ def _opened(value: Any, limits: Limits) -> Image.Image:
         known = _known()
         return Image.open(io.BytesIO(value), formats=[name for name in limits.formats if name in known])
     array = np.asarray(value)
+    if array.shape[2:] == (3,) and array.dtype == np.uint16:
+        _note_bits_lost()
+        array = (array >> 8).astype(np.uint8)
     return Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array)
 
 
@@ -97,7 +100,11 @@ def _register_plugin() -> None:
 
 def _unread(value: Any, limits: Limits) -> tuple[str, str]:
     """The fault of a value that was not decoded, with the way out, and the code of the error."""
-    head = bytes(value[:16]) if isinstance(value, bytes | bytearray | memoryview) else b""
+    if not isinstance(value, bytes | bytearray | memoryview | Image.Image):
+        what = f"an array {value.shape} of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        way = "Give the content of an image file, an image of Pillow, or an array (height, width[, 3]) of uint8"
+        return f"is {what}, not an image. {way}.", "wrong-shape"
+    head = b"" if isinstance(value, Image.Image) else bytes(value[:16])
     if head[4:8] == b"ftyp" and head[8:12] in HEIF and "HEIF" not in Image.OPEN:
         why = "is in HEIC, which needs the package pillow-heif. Install it, or save the image as JPEG."
         return why, "unsupported-media"
@@ -110,14 +117,19 @@ def _unread(value: Any, limits: Limits) -> tuple[str, str]:
             why = f"this Pillow cannot read: {answer}" if isinstance(answer, str) else "is not supported"
             others = [other for other in limits.formats if other != name]
             return f"is in {name}, which {why}. Save it as {' or '.join(others[:2])}.", "unsupported-media"
-    what = "is empty (0 bytes)" if value == b"" else "is not an image that can be read"
+    empty = not isinstance(value, Image.Image) and not head
+    what = "is empty (0 bytes)" if empty else "is not an image that can be read"
     code = "unsupported-media" if head and not known else "invalid-data"
     return f"{what}. Remove it, or replace it with an intact image.", code
 
 
 def _note_lost_bits(image: Image.Image) -> None:
     if not is_deep(image) and any(";16" in str(tile) for tile in getattr(image, "tile", [])):
-        note("bits-lost", "Color or transparent images with 16 bits are read with the upper 8 bits.")
+        _note_bits_lost()
+
+
+def _note_bits_lost() -> None:
+    note("bits-lost", "Color or transparent images with 16 bits are read with the upper 8 bits.")
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -39,6 +39,12 @@ class ImageInputs(InputPipeline):
                 f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.",
                 code="wrong-shape",
             )
+        if array.ndim == 3 and array.shape[-1] == 3:  # gray images of 3 columns, if it is not one in color
+            raise DataError(
+                f"Expected images as bytes (n, height, width) or (n, height, width, 3), got one of {array.shape}. Give "
+                "a list of images.",
+                code="wrong-shape",
+            )
         if array.dtype in (np.uint8, np.uint16):
             return array
         if array.size and not (array.min() >= 0 and array.max() <= 255) and self.levels is None:
