@@ -88,11 +88,18 @@ def test_a_far_value_counts_as_so_far_with_a_note_in_a_table(tmp_path):
     assert again[:1000, 1].std() == pytest.approx(1, rel=0.1)
 
 
-def test_targets_are_never_clipped():
-    rows = table_of([*NORMAL, 1e15])
-    pipeline = TablePipeline.fit(rows, np.arange(1000), target="y")
+def test_a_far_target_is_noted_but_neither_clipped_nor_counted_in_the_scale():
+    plain, poisoned = [*NORMAL, 1.0], [*NORMAL, 1e15]
+    rows = np.arange(1001)
+    fitted = ArrayPipeline.fit(np.zeros((1001, 1)), rows, targets=np.stack([poisoned, plain], 1))
+    mean, scale = NORMAL.mean(), NORMAL.std()
+    assert (fitted.target_mean[0].item(), fitted.target_scale[0].item()) == pytest.approx((mean, scale))
     with nothing_noted():
-        assert pipeline.unscaled(pipeline.scaled(pipeline.encode_labels([*NORMAL, 1e15])))[-1] == pytest.approx(1e15)
+        fitted.scaled(np.stack([plain, plain], 1))
+    with noted(r"Targets such as 1e\+15 are more than 50 standard deviations from the mean of the training") as notes:
+        scaled = fitted.scaled(np.stack([poisoned, plain], 1))
+    assert [note.count for note in notes] == [1]
+    assert fitted.unscaled(scaled)[-1].tolist() == pytest.approx([1e15, 1.0])
 
 
 @pytest.mark.parametrize("shape", [(1000, 1), (250, 2, 2), (1000,)])

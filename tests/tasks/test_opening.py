@@ -159,6 +159,16 @@ def test_a_target_that_never_changes_is_told(tmp_path):
         open_tasks(tmp_path / "t.parquet", task="shop", target="sold", pipeline=tasks.pipeline)
 
 
+def test_a_date_to_predict_is_told(tmp_path):
+    days = np.datetime64("2024-01-01") + np.arange(300)
+    pyarrow.parquet.write_table(pa.table(columns() | {"sold": days}), tmp_path / "t.parquet")
+    with noted(r"The target 'sold' is a date: predictions and scores are in days since 1970-01-01") as notes:
+        tasks = open_tasks(tmp_path / "t.parquet", task="shop", target="sold")
+    assert len(notes) == 1
+    with nothing_noted():
+        open_tasks(tmp_path / "t.parquet", task="shop", target="sold", pipeline=tasks.pipeline)
+
+
 def test_one_class_and_two_classes(tmp_path):
     with pytest.raises(DataError, match=r"only one class \('a'\)"):
         open_tasks(images(tmp_path / "one", ["a"]))

@@ -20,14 +20,18 @@ from handful.cells import class_order, fault_of, too_large, unmasked
 from handful.data_options import DataOptions
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
+from handful.notes import note
 from handful.own_code import check_trusted
 from handful.pipelines.labels import PYTHON, class_names, target_values
+from handful.pipelines.spread import Spread
 from handful.raw_batch import INPUT, Origin, Place, RawBatch, numbered
 from handful.registry import Registry
 
 WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64)
 MOST = 2**24
 """The largest whole number below which all are exact in 32-bit floats."""
+FAR_TARGET = 50
+"""Standard deviations from the mean, from which on a target is more likely a mistake, or in another unit."""
 
 PIPELINES: Registry[Any] = Registry("input pipeline", "handful.pipelines")
 
@@ -178,14 +182,26 @@ class InputPipeline(ABC):
             raise ArtifactError(f"The saved input pipeline of kind {kind!r} is incomplete: {error}.") from error
 
     def scaled(self, values: np.ndarray | Tensor) -> Tensor:
-        """Targets in the user's units `(n,)` or `(n, outputs)`, scaled for learners `(n, outputs)`. Raises `DataError`
-        for another number of outputs.
+        """Targets in the user's units `(n,)` or `(n, outputs)`, scaled for learners `(n, outputs)`.
+
+        Makes a note of targets far from those of the training. Raises `DataError` for another number of outputs.
         """
         columns = torch.as_tensor(np.asarray(values, dtype=np.float64).reshape(len(values), -1))
         outputs = len(self.target_scale)
         if outputs not in (1, columns.shape[1]):
             raise DataError(f"The model predicts {outputs} target values, but these have {columns.shape[1]}.")
-        return ((columns - self.target_mean) / self.target_scale).float()
+        scaled = (columns - self.target_mean) / self.target_scale
+        far = scaled.abs() > FAR_TARGET
+        if far.any():
+            row, output = far.nonzero()[0].tolist()
+            mean, scale = (facts.expand(columns.shape[1])[output] for facts in (self.target_mean, self.target_scale))
+            note(
+                "far-targets",
+                f"Targets such as {columns[row, output]:g} are more than {FAR_TARGET} standard deviations from the "
+                f"mean of the training ({mean:g} ± {scale:g}). Check for mistakes, and for another unit.",
+                count=int(far.sum()),
+            )
+        return scaled.float()
 
     def unscaled(self, values: Tensor) -> Tensor:
         """Values predicted by learners, converted to the user's units, as doubles."""
@@ -257,8 +273,13 @@ def moments(values: np.ndarray) -> tuple[float, float]:
 
 
 def target_moments(targets: np.ndarray) -> tuple[list[float], list[float]]:
-    """Means and deviations, as `moments`, of each output of targets `(n,)` or `(n, outputs)`."""
-    found = [moments(column) for column in targets.reshape(len(targets), -1).T]
+    """Means and deviations, as `moments`, of each output of targets `(n,)` or `(n, outputs)`.
+
+    Values so far away that an input would be clipped are left out: beside one misprint all others would be equal.
+    """
+    columns = targets.reshape(len(targets), -1)
+    near = Spread.of(columns).near(columns)
+    found = [moments(column[kept]) for column, kept in zip(columns.T, near.T, strict=True)]
     return [mean for mean, _ in found], [scale for _, scale in found]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from handful.cells import without_comma
 from handful.data_options import DataOptions
 from handful.dialect import DATE
-from handful.errors import DataError
+from handful.errors import DataError, count_of
 from handful.limits import LOCAL, Limits
 from handful.notes import note
 from handful.pipelines.pipeline import InputPipeline, as_moments, target_moments
@@ -261,5 +261,6 @@ def _moment(days: float) -> str:
 
 def _described(column: dict[str, Any]) -> str:
     if "categories" in column:
-        return f"{len(column['categories'])} categories"
-    return "number, or empty" if column.get("gaps") else "number"
+        return count_of(len(column["categories"]), "category", "categories")
+    noun = "date" if column.get("unit") == DATE else "number"
+    return f"{noun}, or empty" if column.get("gaps") else noun

@@ -47,6 +47,11 @@ class Spread(NamedTuple):
         """As lists."""
         return {name: part.tolist() for name, part in self._asdict().items()}
 
+    def near(self, values: np.ndarray) -> np.ndarray:
+        """Which of the values `(n, columns)` are not so far from the median that they are clipped."""
+        most = np.where(self.clipped, FAR * self.width, np.inf)
+        return np.asarray(np.abs(values - self.median) <= most)
+
     def scaled(self, values: np.ndarray) -> tuple[np.ndarray, int]:
         """Values `(n, columns)` in about standard deviations from the median, and how many of them were clipped."""
         most = np.where(self.clipped, FAR * self.width, np.inf)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from handful.cells import class_order
+from handful.dialect import DATE
 from handful.errors import DataError, UserError
 from handful.notes import note
 from handful.pipelines.labels import class_names, class_numbers
@@ -140,6 +141,11 @@ def tasks_of(
         pipeline = fit(division.trained, classes if labels and tasks else None)
         if raw.targets is not None:
             _note_constant(pipeline.targets, np.asarray(raw.targets)[division.trained])
+        if raw.unit == DATE:
+            note(
+                "date-target",
+                f"The target {pipeline.targets[0]!r} is a date: predictions and scores are in days since 1970-01-01.",
+            )
     stored = [(reader or pipeline).stored(part.inputs, options.limits, part.origin) for part in parts]
     inputs = stored[0] if test is None else torch.cat(stored)
     if division.merged:
