@@ -67,6 +67,7 @@ def test_what_was_not_carried_out_is_sent_again(refusal, call):
         httpx2.RemoteProtocolError("closed", request=httpx2.Request("GET", "http://localhost")),
         httpx2.ReadTimeout(""),
         Reply(502, {}, b"<html>"),
+        Reply(504, {}, b"<html>"),
         problem(503, "outcome-unknown"),
         problem(503, "deadline-exceeded"),
     ],
@@ -137,6 +138,8 @@ def test_a_change_that_may_have_been_made_is_said_so():
     with pytest.raises(HandfulError, match="may have been carried out") as caught:
         World(httpx2.ReadError("reset")).carry_out(ONCE)
     assert caught.value.slug == "outcome-unknown"
+    with pytest.raises(HandfulError, match="may have been carried out"):
+        World(Reply(502, {}, b"<html>")).carry_out(ONCE)
     with pytest.raises(HandfulError, match="in time") as caught:
         World(httpx2.ReadTimeout(""), attempts=1).carry_out(GET)
     assert caught.value.code == "deadline-exceeded"

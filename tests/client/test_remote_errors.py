@@ -74,3 +74,19 @@ def test_an_address_that_moved_is_named():
 def test_pointers_are_places():
     assert place_of("") == ()
     assert place_of("/inputs/12/²") == ("inputs", 12, "²")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (413, "payload-too-large", "A proxy before the server refuses content of this size"),
+        (502, "failed", "A proxy before the server got no response from it"),
+        (503, "unavailable", "A proxy before the server got no response from it"),
+        (504, "deadline-exceeded", "in time"),
+    ],
+)
+def test_what_a_proxy_says_by_itself_is_no_reason_to_check_the_address(status, code, said):
+    error = problem_of(status, {}, b"<html>")
+    assert said in str(error)
+    assert "address" not in str(error)
+    assert (error.code, error.slug) == (code, "")

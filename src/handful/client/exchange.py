@@ -13,8 +13,10 @@ from handful.client.remote_errors import RemoteError, problem_of
 
 REFUSED = {429, 503}
 """Statuses of answers to what was not carried out."""
-LOST = {502}
+LOST = {502, 504}
 """Of answers by something before the server, which lost it."""
+UNSURE = " The request may have been carried out: check before you repeat it."
+"""Said where it is lost whether a call was carried out that is not to be sent again."""
 UNKNOWN = {"outcome-unknown", "deadline-exceeded"}
 """Kinds of problems after which it may have been carried out all the same."""
 MEANWHILE = {"idempotency-in-progress"}
@@ -92,6 +94,8 @@ class Patience:
                 if 200 <= reply.status < 300:
                     return call.read(reply.content)
                 error = problem_of(reply.status, reply.headers, reply.content)
+                if error.status in LOST and not call.repeatable:
+                    error.message += UNSURE
                 asked, again = _retry_after(reply.headers), _again(call, error)
             except httpx2.TransportError as lost:
                 error = _failed(lost, call)
@@ -129,7 +133,7 @@ def _failed(lost: httpx2.TransportError, call: Call[Any]) -> RemoteError:
         )
         error.slug = "not-ready"
         return error
-    known = "" if call.repeatable else " The request may have been carried out: check before you repeat it."
+    known = "" if call.repeatable else UNSURE
     late = isinstance(lost, httpx2.TimeoutException)
     code = "deadline-exceeded" if late else "failed"
     broke = f"The connection broke ({reason}).{_maybe_of_tls(lost)}{known}"

@@ -9,6 +9,15 @@ from handful.errors import DataError, Field, HandfulError, UserError
 
 OF_DATA = {413, 415, 422}
 """Statuses that say that what was sent cannot be used."""
+NOT_PASSED_ON = "A proxy before the server got no response from it. Check that the server is running."
+TOO_LARGE = "A proxy before the server refuses content of this size. Send less at once, or raise the proxy's limit."
+OF_A_PROXY = {
+    413: ("payload-too-large", TOO_LARGE),
+    502: ("failed", NOT_PASSED_ON),
+    503: ("unavailable", NOT_PASSED_ON),
+    504: ("deadline-exceeded", "A proxy before the server got no response from it in time."),
+}
+"""The code and the message of what a proxy responds by itself, by status."""
 
 
 class RemoteError(HandfulError):
@@ -45,12 +54,13 @@ def problem_of(status: int, headers: Mapping[str, str], content: bytes) -> Remot
     first = errors[0] if errors else {}
     refused: type[RemoteError] = RemoteDataError if status in OF_DATA else RemoteUserError
     kind = refused if 400 <= status < 500 else RemoteError
-    detail = str(found.get("detail") or "") or _without_detail(status, headers)
+    code, message = ("", "") if slug else OF_A_PROXY.get(status, ("", ""))
+    detail = str(found.get("detail") or "") or message or _without_detail(status, headers)
     if slug == "not-found" and not errors:
         detail += " Check the server's address: it has no path, unless a proxy serves it under one."
     error = kind(
         detail,
-        code=str(first.get("code") or slug),
+        code=str(first.get("code") or slug or code),
         field=place_of(str(first.get("pointer") or "")),
     )
     error.slug, error.status, error.errors = slug, status, errors

@@ -39,7 +39,7 @@ class Address:
     """Where a server listens.
 
     port: 0 for any that is free.
-    behind_proxy: whether another host than this one may be named without TLS, and who a client is comes from the proxy.
+    behind_proxy: whether another host than this one may be named without TLS.
     certificate, key: files of TLS, both or none.
     """
 
@@ -122,7 +122,7 @@ def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Calla
         log_level="error",  # what clients do wrong has its line in our log
         access_log=False,
         server_header=False,
-        proxy_headers=address.behind_proxy,
+        proxy_headers=False,  # nothing depends on who a client is
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=ENDING,
         ssl_certfile=address.certificate,
