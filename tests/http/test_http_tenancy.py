@@ -140,3 +140,20 @@ def test_a_request_for_a_key_or_tenant_that_is_sent_again_makes_no_other(world):
     assert again | {"token": first["token"], "notes": []} == first
     answers = twice(f"/v1/keys/{first['id']}/rotate", {})
     assert [one.status_code for one in answers] == [422, 422], "the idempotency key of another request"
+
+
+def test_the_idempotency_keys_of_an_operator_are_none_of_the_tenants_own(world):
+    _, service, app, _ = world
+    operator = Caller(app, service.keys.create("default", "admin", "of a test").token)
+    once = {"Idempotency-Key": "k"}
+    assert operator("POST", "/v1/tenants", json={"name": "fifth"}, headers=once).status_code == 201
+    content = {"name": "first", "scope": "admin", "tenant": "fifth"}
+    token = operator("POST", "/v1/keys", json=content, headers={"Idempotency-Key": "k2"}).json()["token"]
+    again = operator("POST", "/v1/keys", json=content, headers={"Idempotency-Key": "k2"})
+    assert (again.status_code, again.json()["token"]) == (201, None)
+    assert operator("POST", "/v1/keys", json=content, headers=once).status_code == 422, "of another request"
+    theirs = Caller(app, token)
+    examples = [{"input": points(n)[0], "label": label} for n, label in enumerate("ab")]
+    assert theirs("POST", "/v1/tasks", json={"name": "x", "examples": examples}, headers=once).status_code == 201
+    own = theirs("POST", "/v1/keys", json=content, headers={"Idempotency-Key": "k2"})
+    assert own.json()["token"] is not None

@@ -46,7 +46,9 @@ async def create_key(call: Administering, key: IdempotencyKey = None) -> Respons
     given = await content_of(call, CreateKey)
     tenant = _managed(call, given.tenant)
     asked = tenant, given.scope, given.name, given.expires_at
-    made = await call.run(call.service.keys.create, *asked, actor=call.identity.key, idempotency_key=key)
+    made = await call.run(
+        call.service.keys.create, *asked, actor=call.identity.key, idempotency_key=_apart(call, tenant, key)
+    )
     return response_of(NewKey.shown(made), 201)
 
 
@@ -56,13 +58,14 @@ async def rotate_key(
 ) -> Response:
     """Make a key in place of another, which is accepted for a while beside it; its token is shown this once."""
     overlap = timedelta(seconds=(await content_of(call, RotateKey)).overlap_seconds)
+    whose = _managed(call, tenant)
     made = await call.run(
         call.service.keys.rotate,
-        _managed(call, tenant),
+        whose,
         key,
         overlap=overlap,
         actor=call.identity.key,
-        idempotency_key=request_key,
+        idempotency_key=_apart(call, whose, request_key),
     )
     return response_of(NewKey.shown(made), 201)
 
@@ -89,7 +92,8 @@ async def create_tenant(call: Administering, key: IdempotencyKey = None) -> Resp
     """Make a tenant; for an admin key of "default"."""
     _check_operator(call)
     given = await content_of(call, CreateTenant)
-    made = await call.run(call.service.tenants.create, given.name, actor=call.identity.key, idempotency_key=key)
+    once = _apart(call, given.name, key)
+    made = await call.run(call.service.tenants.create, given.name, actor=call.identity.key, idempotency_key=once)
     return response_of(Tenant(name=made.name, created_at=made.created_at), 201)
 
 
@@ -112,3 +116,9 @@ def _managed(call: Call, tenant: str | None) -> str:
 def _check_operator(call: Call) -> None:
     if call.identity.tenant != DEFAULT:
         raise UserError("This needs an admin key of the tenant 'default'.", code="forbidden")
+
+
+def _apart(call: Call, tenant: str, key: str | None) -> str | None:
+    """The idempotency key of a request about a tenant, never the same as one of the tenant's own requests."""
+    foreign = key is not None and tenant != call.identity.tenant
+    return f"{call.identity.tenant}\n{key}" if foreign else key  # no header holds a line break
