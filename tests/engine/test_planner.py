@@ -92,7 +92,7 @@ def test_no_plan_begins_that_would_end_too_late(clock):
     clock.now = 0.0
     tried = measure(maml(), tasks(2), SPEC, plans=plans, seconds=60.0, within=30.0)
     assert all(len(trial.times) > 2 for trial in tried)
-    assert 25 < clock.now < 32
+    assert 25 < clock.now < 30, "and nothing is waited for"
 
 
 def test_the_fastest_plan_is_chosen_and_the_first_of_those_that_are_as_fast():

@@ -372,7 +372,7 @@ def _take_turns(
     in_time: Callable[[], bool],
 ) -> None:
     """Run again those that are not far behind, until the time is over."""
-    while True:
+    while in_time():
         fastest = min(trial.seconds for trial, _ in runs)
         for trial, gradient in runs:
             if trial.seconds <= FAR_BEHIND * fastest and in_time():
