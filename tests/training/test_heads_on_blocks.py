@@ -17,6 +17,7 @@ from handful.training.heads import (
     FEWEST_TASKS,
     RATES,
     FineTuning,
+    _sharpened,
     _Validation,
     decided,
     surely_better,
@@ -168,6 +169,24 @@ def test_fine_tuning_is_kept_where_it_is_surely_better_with_the_time_that_it_was
     assert digest_of(learner.state_dict()) == before
 
 
+def test_a_fine_tuned_network_is_as_often_right_as_it_says(monkeypatch):
+    monkeypatch.setattr(heads, "RATES", (0.05,))
+    tasks, learner = narrow()
+    rung = decided(learner, tasks, fine_tuning=FineTuning(0.25, 30), tasks=40).learner
+    plain = learner.twin(FineTuneAll, inner_lr=0.05)
+    assert (float(plain.sharpness), float(rung.sharpness)) == (1.0, pytest.approx(0.4, abs=0.4))
+    before, after = (evaluate(one, tasks, tasks=100) for one in (plain, rung))
+    assert torch.equal(before.scores, after.scores)
+    gaps = [abs(float(one.confidences.mean() - one.correct.float().mean())) for one in (before, after)]
+    assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_without_an_error_the_sharpness_is_finite():
+    tasks = pool(noise=0.0, signal=10.0)
+    rung = _sharpened(built(tasks).twin(FineTuneAll), tasks)
+    assert 0.5 < float(rung.sharpness) < 2
+
+
 def test_fine_tuning_that_brings_nothing_is_left_out(monkeypatch):
     monkeypatch.setattr(heads, "RATES", (1e-8,))
     tasks, learner = narrow()
@@ -195,8 +214,8 @@ def test_fine_tuning_is_tried_in_as_many_tasks_as_the_time_allows(monkeypatch):
     monkeypatch.setattr(heads, "evaluate", lambda *arguments, **options: None)
     now = iter(range(100))
     monkeypatch.setattr(heads, "time", SimpleNamespace(perf_counter=lambda: next(now)))
-    found, seconds = tasks_to_fine_tune(learner, tasks, 20.0)
+    found, seconds = tasks_to_fine_tune(learner, tasks, 60.0)
     each = len(RATES)
-    assert found == FineTuning(0.2, int(20 / each)), "the first try loads what is not there yet"
-    assert seconds == pytest.approx(found.tasks * each)
+    assert found == FineTuning(0.2, int(60 / each) - FEWEST_TASKS), "the first try loads what is not there yet"
+    assert seconds == pytest.approx(60.0)
     assert digest_of(learner.state_dict()) == before

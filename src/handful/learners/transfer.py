@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -226,7 +227,12 @@ class FineTuneAll(FineTuned):
     *A Closer Look at Few-shot Classification* (Chen et al., 2019), https://arxiv.org/abs/1904.04232, departures as for
     fine-tuning the head. The batch norms keep the statistics of pre-training: a handful of examples estimates no
     better ones.
+
+    Attributes:
+        sharpness: `()`, multiplies the logits of predictions of classes; 1 unless it was fitted on validation tasks.
     """
+
+    sharpness: Tensor
 
     key = "fine-tune-all"
     costly = True
@@ -237,6 +243,7 @@ class FineTuneAll(FineTuned):
     ) -> None:
         super().__init__(spec, backbone)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
+        self.register_buffer("sharpness", torch.ones(()))
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """All fine-tuned weights, by name."""
@@ -248,7 +255,8 @@ class FineTuneAll(FineTuned):
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """The task's own network."""
         network = under("backbone", tensors(self.backbone))
-        return self._predict(network | state, inputs)
+        found = self._predict(network | state, inputs)
+        return Categorical(self.sharpness * found.logits) if isinstance(found, Categorical) else found
 
     def _inner_loss(self, weights: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         return self._predict(context["slow"] | weights, context["inputs"]).loss(context["targets"]).mean(), {}

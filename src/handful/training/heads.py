@@ -3,11 +3,14 @@
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from handful.evaluation.formatting import duration
 from handful.evaluation.intervals import ClassInterval, class_interval
@@ -19,7 +22,7 @@ from handful.learners.pretrained_blocks import PASSES, PretrainedBlocks
 from handful.learners.transfer import FineTuneAll
 from handful.metrics import Metric
 from handful.tasks.distribution import TaskDistribution
-from handful.types import TaskState, to_device
+from handful.types import Categorical, TaskState, to_device
 
 TASKS, FEWEST_TASKS, TRIES = 200, 10, 3
 """Validation tasks on which heads are compared, at the most and at the least, and how often adapting is timed."""
@@ -95,8 +98,8 @@ def decided(
     """Ridge regression, test-time views and fine-tuning, each if it is significantly better on validation classes.
 
     "Significantly": the paired 95 % interval over the *classes* of these tasks is above zero; if every task has all of
-    the classes, other classes cannot be estimated, and nothing is switched on. Then the temperatures are fitted;
-    a fine-tuned network has none.
+    the classes, other classes cannot be estimated, and nothing is switched on. Then the temperatures are fitted, or
+    the sharpness of a fine-tuned network.
 
     learner: pre-trained; it is not changed.
     validation: tasks of classes that it was not trained on, in the sizes for evaluation.
@@ -115,7 +118,7 @@ def decided(
         if trials[-1].kept:
             best, kept = switched, found
     if fine_tuning is not None:
-        rungs = [best.twin(FineTuneAll, inner_lr=rate) for rate in RATES]
+        rungs = [_sharpened(best.twin(FineTuneAll, inner_lr=rate), validation) for rate in RATES]
         scores = [evaluate(one, validation, tasks=fine_tuning.tasks, metric=metric, on_event=on_event) for one in rungs]
         place = max(range(len(rungs)), key=lambda place: scores[place].metric.sign * scores[place].score.mean)
         name = f"fine-tuning at {RATES[place]:g}, {duration(fine_tuning.seconds)} for a task"
@@ -164,8 +167,8 @@ def tasks_to_fine_tune(
     measured, start = _adapting(rung, validation), time.perf_counter()
     evaluate(rung, validation, tasks=1, measured=measured)
     each = len(RATES) * (time.perf_counter() - start)
-    tasks = min(most, int(seconds / each))
-    return FineTuning(measured[0], tasks), tasks * each
+    tasks = max(0, min(most, int(seconds / each) - FEWEST_TASKS))
+    return FineTuning(measured[0], tasks), (tasks + FEWEST_TASKS) * each
 
 
 def surely_better(found: Evaluation, than: Evaluation) -> tuple[bool, ClassInterval | None]:
@@ -250,23 +253,51 @@ def _joined(parts: tuple[Tensor, ...]) -> Tensor:
 
 
 def _fitted(queries: list[_Queries]) -> Tensor:
-    """The temperatures `(parts,)` that make the targets of queries most likely; their loss is convex in them."""
+    """The temperatures `(parts,)` that make the targets of queries most likely."""
+
+    def loss(temperatures: Tensor) -> Tensor:
+        losses = [PretrainedBlocks.combined(one.scores, temperatures, one.present).loss(one.targets) for one in queries]
+        return torch.cat(losses).mean()
+
     scores = queries[0].scores
-    logs = scores.new_full((len(scores),), START).log().requires_grad_()
+    return _likeliest(loss, scores.new_full((len(scores),), START))
+
+
+def _likeliest(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    """The positive numbers, searched from `start`, with the least loss, which is convex in them."""
+    logs = start.log().requires_grad_()
     descent = torch.optim.LBFGS([logs], max_iter=50, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
+    def closure() -> Tensor:
         descent.zero_grad()
         with torch.enable_grad():
-            losses = [
-                PretrainedBlocks.combined(one.scores, logs.exp(), one.present).loss(one.targets) for one in queries
-            ]
-            total = torch.cat(losses).mean()
+            total = loss(logs.exp())
             total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    descent.step(loss)  # type: ignore[no-untyped-call]
+    descent.step(closure)  # type: ignore[no-untyped-call]
     return logs.detach().exp()
+
+
+def _sharpened(rung: FineTuneAll, validation: TaskDistribution) -> FineTuneAll:
+    """It with the sharpness that makes the labels of a few tasks as likely as can be.
+
+    One label in all of them is taken for wrong: without an error in these tasks, no sharpness would be enough.
+    """
+    held = []
+    for index in range(FEWEST_TASKS):
+        task, spec = to_device(validation.task(index), rung.device), validation.spec_of(index)
+        found = rung.predict(rung.adapt(task.support, spec), task.query.inputs)
+        assert isinstance(found, Categorical), "images have classes"
+        held.append((found.logits.detach().double(), task.query.targets))
+    count = sum(len(targets) for _, targets in held)
+
+    def loss(sharpness: Tensor) -> Tensor:
+        smoothed = partial(F.cross_entropy, label_smoothing=1 / count, reduction="sum")
+        return torch.stack([smoothed(sharpness * logits, targets) for logits, targets in held]).sum() / count
+
+    rung.sharpness.copy_(_likeliest(loss, torch.ones((), dtype=torch.float64, device=rung.device)))
+    return rung
 
 
 def _with_network(found: Evaluation, learner: PretrainedBlocks, tasks: TaskDistribution) -> Evaluation:
