@@ -46,25 +46,28 @@ class Section(NamedTuple):
     cells: Callable[[dict[str, Any]], Iterator[Cells]]
 
     def table(self, rows: dict[str, Any] | None = None) -> Group:
-        """For the terminal, of these rows, by default of all that is recorded.
-
-        Rows that begin alike have a table of their own, so that 80 columns do.
-        """
-        cells = list(self.cells(recorded(self.name) if rows is None else rows))
-        starts = [first for first, *_ in cells]
-        if len(set(starts)) == len(starts):
+        """For the terminal, of these rows, by default of all that is recorded."""
+        cells, parts = self._parts(recorded(self.name) if rows is None else rows)
+        if not parts:
             return Group(_table(self.title, self.heads, cells))
-        parts = [(start, list(some)) for start, some in groupby(cells, key=itemgetter(0))]
-        return Group(
-            self.title,
-            *(_table(start, self.heads[1:], [own for _, *own in some]) for start, some in parts),
-        )
+        return Group(self.title, *(_table(start, self.heads[1:], some) for start, some in parts))
 
     def markdown(self) -> str:
         """For the page, of all that is recorded."""
-        rows = [self.heads, ("---",) * len(self.heads), *self.cells(recorded(self.name))]
-        lines = [f"| {' | '.join(cells)} |" for cells in rows]
-        return "\n".join([f"## {self.title}", "", f"`{self.command}`", "", *lines, ""])
+        cells, parts = self._parts(recorded(self.name))
+        tables = [line for start, some in parts for line in (f"**{start}**", "", *_lines(self.heads[1:], some))]
+        return "\n".join([f"## {self.title}", "", f"`{self.command}`", "", *(tables or _lines(self.heads, cells))])
+
+    def _parts(self, rows: dict[str, Any]) -> tuple[list[Cells], list[tuple[str, list[Cells]]]]:
+        """The cells; and where rows begin alike, a table of each beginning, so that 80 columns or a telephone do."""
+        cells = list(self.cells(rows))
+        parts = [(start, [row[1:] for row in some]) for start, some in groupby(cells, key=itemgetter(0))]
+        return cells, parts if len(parts) < len(cells) else []
+
+
+def _lines(heads: Cells, rows: Sequence[Cells]) -> list[str]:
+    """A table in Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ("---",) * len(heads), *rows)] + [""]
 
 
 def _table(title: str, heads: Cells, rows: Sequence[Cells]) -> Table:

@@ -47,13 +47,13 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 def _times(rows: list[dict[str, Any]]) -> Iterator[str]:
     if not rows:
         return
-    yield from ("", "## Time of a meta-step", "")
-    yield "| workload | implementation | ms | x best PyTorch peer | aims | gradient |"
-    yield "|---|---|---|---|---|---|"
+    yield from ("", "## Time of a meta-step")
     for row in rows:
+        yield from ("", f"**{row['row']}**", "", "| implementation | ms | x best PyTorch peer | aims | gradient |")
+        yield "|---|---|---|---|---|"
         for name, result in row["results"].items():
             if result["status"] != "measured":
-                yield f"| {row['row']} | {name} | {result['status']} | | | |"
+                yield f"| {name} | {result['status']} | | | |"
                 continue
             difference = result["gradient_difference"]
             cells = [
@@ -62,7 +62,7 @@ def _times(rows: list[dict[str, Any]]) -> Iterator[str]:
                 "; ".join(map(_aim, result["aims"])),
                 "" if difference is None else f"{difference:.0e}",
             ]
-            yield f"| {row['row']} | {name} | {' | '.join(cells)} |"
+            yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _ratio(ratio: float | None, extremes: list[float]) -> str:
@@ -97,11 +97,12 @@ def _many(rows: list[dict[str, Any]]) -> Iterator[str]:
         return
     yield from ("", "## Many adapted tasks at once", "")
     yield (
-        "How many times as fast as one by one: `learner` is `learner.adapt` and `learner.predict` without any check, "
-        "`model` is `MetaModel.adapt` (with its leave-one-out estimate) and `AdaptedTask.predict`."
+        "`adapt_many` and `predict_many`, and how many times as fast as one by one: `learner` is `learner.adapt` "
+        "and `learner.predict` without any check, `model` is `MetaModel.adapt` (with its leave-one-out estimate) and "
+        "`AdaptedTask.predict`."
     )
     yield ""
-    yield "| case | tasks | adapt_many ms | x learner (aim) | x model | predict_many ms | x learner (aim) | x model |"
+    yield "| case | tasks | adapt, ms | x learner (aim) | x model | predict, ms | x learner (aim) | x model |"
     yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         cells = []
