@@ -47,7 +47,9 @@ def test_a_table_has_a_cell_below_each_head(section):
     assert all(len(cells) == len(section.heads) for cells in rows)
     assert sum(part.row_count for part in section.table().renderables if isinstance(part, Table)) == len(rows)
     page = section.markdown()
-    assert page.count("\n| ") - 2 * page.count("\n| --- |") == len(rows), "in each table a row of heads and one of lines"
+    assert page.count("\n| ") - 2 * page.count("\n| --- |") == len(rows), (
+        "in each table a row of heads and one of lines"
+    )
 
 
 def test_what_is_recorded_at_the_same_time_is_all_there(results):
