@@ -179,12 +179,17 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     _fixed: np.ndarray | None
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Adapt to examples of at least two classes; what was learned before is forgotten."""
+        """Adapt to examples of at least two classes; what was learned before is forgotten.
+
+        X: n examples, see the class.
+        y: their class names `(n,)`.
+        """
         return self._learn(X, y, None, reset=True, fewest=2)
 
     def partial_fit(self, X: Any, y: Any, classes: Sequence[Any] | None = None) -> Self:
         """Adapt anew to all examples so far and these.
 
+        X, y: see `fit`.
         classes: all that will ever come, fixed from then on; one without examples has probability 0 (or the model's, if
             its labels are shared by all tasks). Without them, classes are those seen so far.
         """
@@ -272,7 +277,11 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         return tags
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Adapt to examples; what was learned before is forgotten."""
+        """Adapt to examples; what was learned before is forgotten.
+
+        X: n examples, see the class.
+        y: their values, `(n,)` or `(n, outputs)`, in the unit in which predictions are wanted.
+        """
         return self._learn(X, y, reset=True)
 
     def partial_fit(self, X: Any, y: Any) -> Self:
@@ -301,6 +310,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
     def predict(self, X: Any, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Values `(n,)` or `(n, outputs)`, as the targets were.
 
+        X: n examples, see the class.
         return_std: whether to return the standard deviation of each target around its value too, of the same shape and
             in the same unit; `UserError` if the learner predicts none.
         """

@@ -8,12 +8,21 @@ from handful.client.task_verbs import TaskVerbs
 class Client(TaskVerbs, OperatorVerbs, Blocking):
     """A server of `handful serve`, with the verbs of `handful.Service`. Safe to use from many threads.
 
-    See `Connection` for its arguments, and `TaskVerbs` and `OperatorVerbs` for its methods. A call that the server
-    refuses because it is busy, or that is lost on the way, is sent again where that is safe, after waits that differ by
-    chance, until `timeout`.
+    url: the address of the server, such as "https://tasks.example.org".
+    key: an API key; it is sent in the header `Authorization` alone, and never to another address.
+    timeout: seconds for one call of a method, with all its attempts and waits.
+    attempts: how often one request is sent where the server is overloaded or not reached.
+    concurrency: how many requests are on their way at once; further ones wait.
+    allow_http: send the key without encryption to another machine; it always goes so to addresses of this one.
+    tls: whom to trust, in place of the system's certificates.
+    transport: of httpx2, in place of the network, such as `httpx2.ASGITransport(app)`.
 
-    What the server refuses is a `UserError` or `DataError` as of the library, with the same code and place; what else
-    goes wrong is a `HandfulError`. Both have the `status` of the response and its `request_id`.
+    A call that the server refuses because it is busy, or that is lost on the way, is sent again where that is safe,
+    after waits that differ by chance, until `timeout`.
+
+    Raises `UserError` for an address that no key is sent to. What the server refuses is a `UserError` or `DataError` as
+    of the library, with the same code and place; what else goes wrong is a `HandfulError`. Both have the `status` of
+    the response and its `request_id`.
 
     >>> import httpx2
     >>> made = {"task": "task_1", "version": 1, "model": {"name": "intents", "digest": "sha256:0"},
@@ -26,7 +35,9 @@ class Client(TaskVerbs, OperatorVerbs, Blocking):
 
 
 class AsyncClient(TaskVerbs, OperatorVerbs, Awaiting):
-    """The same to be awaited, in asyncio or trio: methods on single things are awaited, lists iterated over.
+    """A `Client` to be awaited, in asyncio or trio: methods on single things are awaited, lists iterated over.
+
+    url, key, timeout, attempts, concurrency, allow_http, tls, transport: see `Client`.
 
     >>> import anyio, httpx2
     >>> made = {"task": "task_1", "version": 1, "model": {"name": "intents", "digest": "sha256:0"},

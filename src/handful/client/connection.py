@@ -23,19 +23,7 @@ KEEP_ALIVE = 60.0
 
 
 class Connection:
-    """A connection to a server, with a key.
-
-    url: the address of the server, such as "https://tasks.example.org".
-    key: an API key; it is sent in the header `Authorization` alone, and never to another address.
-    timeout: seconds for one call of a method, with all its attempts and waits.
-    attempts: how often one request is sent where the server is overloaded or not reached.
-    concurrency: how many requests are on their way at once; further ones wait.
-    allow_http: send the key without encryption to another machine. This one's own addresses need no leave.
-    tls: whom to trust, in place of the system's certificates.
-    transport: of httpx2, in place of the network, such as `httpx2.ASGITransport(app)`.
-
-    Raises `UserError` for an address that no key is sent to.
-    """
+    """A connection to a server, with a key; its arguments are those of `handful.Client`."""
 
     _opened: ClassVar[Callable[..., Any]]
 

@@ -227,10 +227,12 @@ class Ladder:
         tasks: int = 600,
         choosing: int | None = None,
     ) -> Comparison:
-        """Score the learner and all baselines that are not costly on the first tasks of `setting`'s present split.
+        """Score the learner and all baselines that are not costly.
 
-        Options of baselines are chosen on so many tasks of `validation`, once for each of its sizes; None:
-        `CHOOSING_TASKS`.
+        setting: the tasks to score on, the first ones of its present split.
+        validation: tasks on which options of baselines are chosen, once for each of its sizes.
+        tasks: how many to score on.
+        choosing: how many to choose options on; None: `CHOOSING_TASKS`.
         """
         rungs = [rung for rung in self.rungs if not rung.learner.costly]
         if not rungs:
@@ -278,7 +280,9 @@ class Ladder:
         or the classes of the setting's tasks have too few examples, or for which less than half of the user's tasks
         have enough, are left out; the result may be empty.
 
-        choosing: see `run`.
+        setting, validation, tasks, choosing: see `run`.
+        comparison: what `run` returned for this setting.
+        shots: the numbers of support examples.
         end: by `time.monotonic`; no shot begins that would end later, were it like the one before.
         """
         named = {rung.name: rung for rung in self.rungs}

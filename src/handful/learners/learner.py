@@ -210,11 +210,19 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
-        """Learn a task from its support: inputs `(n, *input_shape)`, targets `(n,)` or `(n, outputs)`."""
+        """Learn a task from its support; returns the state, all that is kept of the task.
+
+        support: inputs `(n, *input_shape)`, and targets: class numbers `(n,)` or values `(n, outputs)`.
+        spec: the static facts of the task, such as its number of classes.
+        """
 
     @abstractmethod
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
-        """Predict for inputs `(n, *input_shape)` from the state alone."""
+        """Predict from the state alone.
+
+        state: what `adapt` returned.
+        inputs: `(n, *input_shape)`.
+        """
 
     def predict_stacked(self, states: TaskState, inputs: Tensor) -> Prediction | None:
         """What `predict` makes of each of several tasks: states `(tasks, ...)` and inputs `(tasks, n, *input_shape)`.
@@ -224,7 +232,12 @@ class Learner(nn.Module, ABC):
         return None
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
-        """What meta-training minimizes, for one task: a scalar. By default the query's loss, by its kind."""
+        """What meta-training minimizes, for one task: a scalar. By default the query's loss, by its kind.
+
+        task: one draw, whose support is adapted to and whose query is scored.
+        spec: the static facts of the task, such as its number of classes.
+        noise: what `draw_noise` returned for this task.
+        """
         prediction = self.predict(self.adapt(task.support, spec), task.query.inputs)
         return self._mean(prediction.loss(task.query.targets), task, spec)
 
@@ -298,7 +311,11 @@ class Learner(nn.Module, ABC):
         )
 
     def draw_noise(self, task: Task, spec: TaskSpec, generator: Generator) -> Any:
-        """The randomness of one task's `meta_loss`, drawn outside `vmap`: a pytree of tensors, or None."""
+        """The randomness of one task's `meta_loss`, drawn outside `vmap`: a pytree of tensors, or None.
+
+        task, spec: see `meta_loss`.
+        generator: to draw it from.
+        """
         return None
 
     def forward(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:

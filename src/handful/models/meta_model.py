@@ -186,7 +186,11 @@ class MetaModel:
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, trust: Sequence[str] = (), limits: Limits = LOCAL) -> Self:
-        """Load a meta-model from its folder or from the run that holds it; see `from_bytes`."""
+        """Load a meta-model.
+
+        path: its folder, or the run that holds it.
+        trust, limits: see `from_bytes`, which also names the errors.
+        """
         folder = model_folder(Path(path))
         content = read_bytes(folder / "model.safetensors")
         model = cls.from_bytes(content, trust=trust, limits=limits, source=f"The model in {folder}")
@@ -279,7 +283,8 @@ class MetaModel:
         A task fails alone: in its place is the error that `adapt` would raise, naming its number (from 0).
 
         tasks: `(inputs, labels)` of each, as for `adapt`; sizes and numbers of classes may differ.
-        ids, groups: of each task, as for `adapt`, as are keep_support and estimate.
+        ids, groups: of each task, as for `adapt`.
+        keep_support, estimate: see `adapt`, for all tasks.
         """
         for name, given in (("ids", ids), ("groups", groups)):
             if given is not None and len(given) != len(tasks):
@@ -311,8 +316,11 @@ class MetaModel:
     ) -> AdaptedTask:
         """A task adapted anew to its examples and more of them; new classes may be among them.
 
-        The arguments are those of `adapt`, for the new examples; groups are needed where the task has some. Raises
-        `UserError` if the task has forgotten its examples.
+        task: of this model; it is not changed.
+        inputs, labels, ids, groups: the new examples, as for `adapt`; groups are needed where the task has some.
+        keep_support, estimate: see `adapt`.
+
+        Raises `UserError` if the task has forgotten its examples.
         """
         support, manifest = self._kept(task)
         inputs = self.checked_inputs(inputs)
@@ -341,6 +349,10 @@ class MetaModel:
     @own_settings()
     def without_examples(self, task: AdaptedTask, ids: Sequence[str], *, estimate: bool = False) -> AdaptedTask:
         """A task adapted anew without the examples of these ids: equal to one that never had them.
+
+        task: of this model; it is not changed.
+        ids: of the examples to leave out.
+        estimate: see `adapt`.
 
         Raises `UserError` for unknown ids, or if the task has forgotten its examples; `DataError` if too few examples
         are left.

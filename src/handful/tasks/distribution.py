@@ -263,7 +263,12 @@ class TaskDistribution(ABC):
         shot: Size | None = None,
         query_shot: Size | None = None,
     ) -> Self:
-        """The same distribution with other sizes; None keeps a size as it is."""
+        """The same distribution with other sizes: numbers, or ranges `(low, high)`; None keeps a size as it is.
+
+        way: classes of a task.
+        shot: support examples: of each class if tasks have a way, else of the task.
+        query_shot: queries, counted likewise.
+        """
         if way is not None and self.sizes.way is None:
             raise UserError("The way of these tasks is not variable.", field=("way",), hint="Remove {way}.")
         given = {"way": way, "shot": shot, "query_shot": query_shot}
