@@ -28,3 +28,25 @@ def test_a_number_is_a_date_with_a_note_and_never_as_a_text():
         assert table.numbers("number", gaps=True, unit=DATE)[0] == 19754
     with pytest.raises(DataError, match=r"column 'text', row 1: .* is not a date"):
         table.numbers("text", gaps=True, unit=DATE)
+
+
+class Frame(dict):
+    """A data frame, as far as a table asks."""
+
+    @property
+    def columns(self):
+        return list(self)
+
+
+@pytest.mark.parametrize(
+    "values", [Frame({" a ": [1], 2: [3]}), [{" a ": 1, 2: 3}], pa.table({" a ": [1], "2": [3]})], ids=repr
+)
+def test_names_of_columns_are_spelled_as_in_files(values):
+    table = Table.of(values, [])
+    assert (table.names, table.numbers("a").tolist(), table.numbers("2").tolist()) == (["a", "2"], [1], [3])
+
+
+@pytest.mark.parametrize("values", [Frame({"a": [1], "a ": [3]}), [{"a": 1}, {"a ": 3}]])
+def test_two_columns_of_one_name_are_refused(values):
+    with pytest.raises(DataError, match="two columns with the same name among 'a', 'a'"):
+        Table.of(values, [])

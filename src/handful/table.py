@@ -3,7 +3,7 @@
 import datetime
 import difflib
 import functools
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from numbers import Real
@@ -11,7 +11,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from handful.cells import days, fault_of, is_empty, is_missing, is_text, too_large, unmasked, without_comma, written
+from handful.cells import (
+    days,
+    fault_of,
+    is_empty,
+    is_missing,
+    is_text,
+    spelled,
+    too_large,
+    unmasked,
+    without_comma,
+    written,
+)
 from handful.dialect import DATE, PROGRAM, Dialect
 from handful.errors import DataError
 from handful.notes import note
@@ -69,19 +80,14 @@ class Table:
             return values
         name = "The input"
         if hasattr(values, "column_names"):  # a table of Arrow
-            return cls(name, values)
+            return cls(name, values.rename_columns(list(map(spelled, values.column_names))))
         if hasattr(values, "collect"):  # a lazy frame
             raise DataError(f"{name} is not computed yet. Pass the result of its .collect().", code="wrong-shape")
         if hasattr(values, "columns") and hasattr(values, "__getitem__"):
-            names = list(map(str, values.columns))
-            if len(set(names)) < len(names):
-                raise DataError(
-                    f"{name} has two columns with the same name among {', '.join(map(repr, names))}. Rename one."
-                )
-            found = {str(column): values[column] for column in values.columns}
+            found = _named(name, values.columns, values.__getitem__)
         elif isinstance(values, Sequence) and values and all(isinstance(row, Mapping) for row in values):
-            keys = dict.fromkeys(str(key) for row in values for key in row)
-            found = {key: [row.get(key) for row in values] for key in keys}
+            keys = dict.fromkeys(key for row in values for key in row)
+            found = _named(name, keys, lambda key: [row.get(key) for row in values])
         else:
             found = dict(zip(columns, _columns_of(values, columns), strict=True))
         return cls(name, pa.table({column: arrow_column(cells, name, column) for column, cells in found.items()}))
@@ -296,12 +302,15 @@ class Table:
 
     def _unusable(self, name: str) -> DataError:
         kind = self.arrow.column(name).type
-        binary = "binary" in str(kind)
+        if self.header and "binary" in str(kind):  # cells of a file of text
+            return DataError(
+                f"{self.name}: column {name!r} is not text in UTF-8.",
+                code="unsupported-media",
+                hint="Name the encoding of the file with {encoding}, or save it as UTF-8.",
+            )
         return DataError(
             f"{self.name}: column {name!r} is of type {kind}, which is not supported.",
-            hint="Exclude it with {drop}, or if it is text, set its encoding with {encoding}."
-            if binary
-            else "Exclude it with {drop}.",
+            hint="Exclude it with {drop}.",
         )
 
 
@@ -314,6 +323,14 @@ def note_markers(source: str, name: str, cells: Iterable[Any]) -> None:
             f"{source}: cells of the column {name!r} such as {markers[0]!r} count as empty.",
             count=len(markers),
         )
+
+
+def _named(source: str, keys: Iterable[Any], cells: Callable[[Any], Any]) -> dict[str, Any]:
+    """The cells of columns by their names, as they are in a file; `DataError` if two have the same."""
+    names = [spelled(str(key)) for key in keys]
+    if len(set(names)) < len(names):
+        raise DataError(f"{source} has two columns with the same name among {', '.join(map(repr, names))}. Rename one.")
+    return {name: cells(key) for name, key in zip(names, keys, strict=True)}
 
 
 def _columns_of(values: Any, columns: Sequence[str]) -> list[Any]:

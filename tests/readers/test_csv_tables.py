@@ -89,6 +89,13 @@ def test_rows_that_are_longer_than_the_names_are_numbered_only_as_r_does(tmp_pat
             assert read_table(written(tmp_path / "t.csv", f"x,label\n{rows}")).numbers("x").tolist() == [1, 2]
 
 
+def test_blanks_around_names_do_not_count(tmp_path):
+    table = read_table(written(tmp_path / "t.csv", "size, color ,\u200bkind\n1, red,a\n2, blue,b\n"))
+    assert (table.names, table.texts("color")) == (["size", "color", "kind"], ["red", "blue"])
+    with pytest.raises(DataError, match="more than one column 'size'"):
+        read_table(written(tmp_path / "t.csv", "size, size\n1,2\n"))
+
+
 def test_names_that_differ_only_in_case_are_refused(tmp_path):
     with pytest.raises(DataError, match="the columns 'Size' and 'size' differ only in case"):
         read_table(written(tmp_path / "t.csv", "Size,size\n1,2\n"))

@@ -136,7 +136,7 @@ def test_reading_a_csv_file_starts_no_reader_thread(tmp_path, monkeypatch):
         read_table(csv(tmp_path, "x,y,label\n1,2,a\n1,2,3,4\n"))
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_csv_with_its_delimiter_and_mark(tmp_path, delimiter):
     text = "\ufeff" + "\n".join(delimiter.join(row) for row in (["a", "b"], ["1", "x"], ["2.5", "y"]))
     table = read_table(csv(tmp_path, text))
@@ -148,10 +148,16 @@ def test_csv_with_its_delimiter_and_mark(tmp_path, delimiter):
 def test_unreadable_tables_are_named(tmp_path):
     with pytest.raises(DataError, match=r"table\.csv cannot be read as a csv table: .*Expected 2 columns, got 3"):
         read_table(csv(tmp_path, "a,b\n1,2\n1,2,3\n"))
-    with pytest.raises(DataError, match=r"empty\.csv cannot be read as a csv table: Empty"):
-        read_table(csv(tmp_path, "", "empty.csv"))
-    with pytest.raises(DataError, match=r"head\.csv has columns but no rows"):
-        read_table(csv(tmp_path, "a,b\n", "head.csv"))
+    with pytest.raises(DataError, match=r'Row #3: Expected 2 columns, got 1: "1,2'):
+        read_table(csv(tmp_path, 'a,b\n1,2\n"1,2\n'))
+    with pytest.raises(DataError, match=r'Row #2: Expected 3 columns, got 2: 1,"2'):
+        read_table(csv(tmp_path, 'a,b,c\n1,"2,3\n1,2,3\n'))
+    for nothing in ("", "\n\n"):
+        with pytest.raises(DataError, match=r"empty\.csv is empty: it needs a row of column names"):
+            read_table(csv(tmp_path, nothing, "empty.csv"))
+    for names in ("a,b", "a,b\n", "a\n"):
+        with pytest.raises(DataError, match=r"head\.csv has columns but no rows"):
+            read_table(csv(tmp_path, names, "head.csv"))
     with pytest.raises(DataError, match=r"t\.parquet cannot be read as a parquet table"):
         read_table(csv(tmp_path, "a,b\n1,2\n", "t.parquet"))
     with pytest.raises(DataError, match="more than one column 'a'"):
@@ -162,7 +168,7 @@ def test_text_that_is_not_utf8(tmp_path):
     with pytest.raises(DataError, match="is not text in UTF-8"):
         read_table(csv(tmp_path, "a,é\n1,2\n", encoding="latin-1"))
     table = read_table(csv(tmp_path, "a,b\n1,é\n", encoding="latin-1"))
-    with pytest.raises(DataError, match="'b' is of type binary, which is not supported") as caught:
+    with pytest.raises(DataError, match="column 'b' is not text in UTF-8") as caught:
         table.texts("b")
     assert "{encoding}" in caught.value.hint
     assert read_table(table.name, options=DataOptions(encoding="latin-1")).texts("b") == ["é"]

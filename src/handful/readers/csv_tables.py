@@ -1,4 +1,4 @@
-"""Tables in csv files: comma, semicolon or tab, in UTF-8, UTF-16 or a named encoding."""
+"""Tables in csv files: comma, semicolon, tab or bar, in UTF-8, UTF-16 or a named encoding."""
 
 import contextlib
 import csv
@@ -11,12 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 
 from handful.data_options import DataOptions
 from handful.dialect import cell_readings
+from handful.errors import DataError
 from handful.limits import Limits
 from handful.readers.tables import TableReader, as_utf8, buffer, content_of, header_row, note_titles
 
 ROWS = 50
 """Rows of a file by which its header is found."""
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
 
 
 class Header(NamedTuple):
@@ -50,6 +51,8 @@ class CsvReader(TableReader):
 
         content = as_utf8(content_of(path, limits), path, options.encoding)
         header = header_of(content)
+        if not header.names:
+            raise DataError(f"{path} is empty: it needs a row of column names and, below it, rows of data.")
         "".join(header.names).encode()  # an error where they are not UTF-8
         note_titles(path, header.titles)
         # No threads: one that still runs when a command ends with an error aborts the process. `csv.open_csv`, which
@@ -67,7 +70,7 @@ class CsvReader(TableReader):
         try:
             arrow = arrow_csv.read_csv(buffer(content), one_block, parse, as_written)
         except pa.ArrowInvalid as error:
-            if "Empty CSV" not in str(error) or not header.names:
+            if not any(words in str(error) for words in ("Empty CSV", "Could not skip")):  # names and nothing below
                 raise
             arrow = pa.table({name: pa.array([], pa.string()) for name in header.names})
         for index, name in enumerate(arrow.column_names):
@@ -81,10 +84,13 @@ def header_of(content: bytes) -> Header:
     start = content[:100].decode("utf-8-sig", errors="replace").splitlines()[:1]
     if start and (named := re.fullmatch("sep=(.)", start[0].strip("\r\n"), re.IGNORECASE)):
         return _header_by(named[1], content, above=1)
-    return max(
-        (_header_by(delimiter, content) for delimiter in DELIMITERS),
+    headers = [_header_by(delimiter, content) for delimiter in DELIMITERS]
+    best = max(
+        headers,
         key=lambda found: (len(found.names) > 1 and found.fitting > 1, -found.titles, found.fitting, len(found.names)),
     )
+    # Where no row fits, as after an unclosed quote, reading by the delimiter in the names reports the row.
+    return next((found for found in headers if len(best.names) == 1 and found.delimiter in best.names[0]), best)
 
 
 def _header_by(delimiter: str, content: bytes, above: int = 0) -> Header:

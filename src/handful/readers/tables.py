@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from handful.cells import spelled
 from handful.data_options import DataOptions
 from handful.dialect import PROGRAM, Dialect, cell_readings
 from handful.errors import DataError, HandfulError, UserError, count_of
@@ -145,6 +146,7 @@ def note_titles(path: Path, rows: int) -> None:
 
 def _named_columns(path: Path, arrow: Any) -> Any:
     """The columns that have names, each its own; those without one number the rows, or are empty."""
+    arrow = arrow.rename_columns([spelled(name) for name in arrow.column_names])
     unnamed = [name for name in arrow.column_names if UNNAMED.fullmatch(name)]
     named = [index for index, name in enumerate(arrow.column_names) if not UNNAMED.fullmatch(name)]
     if unnamed:
@@ -152,9 +154,9 @@ def _named_columns(path: Path, arrow: Any) -> Any:
         arrow = arrow.select(named)
     spellings: dict[str, str] = {}
     for name in arrow.column_names:
-        other = spellings.setdefault(name.strip().casefold(), name)
+        other = spellings.setdefault(name.casefold(), name)
         if other != name:
-            raise DataError(f"{path}: the columns {other!r} and {name!r} differ only in case or blanks. Rename one.")
+            raise DataError(f"{path}: the columns {other!r} and {name!r} differ only in case. Rename one.")
     twice = [name for name, count in Counter(arrow.column_names).items() if count > 1]
     if twice and cell_readings(twice[0]):
         raise _no_names(str(path), arrow.column_names)
