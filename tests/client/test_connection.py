@@ -67,6 +67,15 @@ def test_addresses_that_a_key_goes_to(url):
     assert Client(url, "k").url.startswith(url)
 
 
+def test_certificates_to_trust_that_are_none_are_named(tmp_path, monkeypatch):
+    (tmp_path / "text").write_text("no certificate")
+    for name, said in (("missing", "No such file or directory"), ("text", "no certificate in PEM format")):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+        with pytest.raises(UserError, match=f"SSL_CERT_FILE names .*{name}, which cannot be used: .*{said}"):
+            Client("https://example.org", "k")
+        Client(LOCAL, "k").close()
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

@@ -134,6 +134,13 @@ def test_a_server_that_is_not_there_is_said_so():
     assert not isinstance(caught.value, UserError)
 
 
+@pytest.mark.parametrize("why", ["certificate has expired", "certificate is not yet valid"])
+def test_a_certificate_of_another_time_is_a_matter_of_clocks(why):
+    lost = httpx2.ConnectError(f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {why} (_ssl.c:1006)")
+    with pytest.raises(HandfulError, match=rf"not valid now \({why}\)\. Renew it, or set the clock"):
+        World(lost).carry_out(GET)
+
+
 def test_a_change_that_may_have_been_made_is_said_so():
     with pytest.raises(HandfulError, match="may have been carried out") as caught:
         World(httpx2.ReadError("reset")).carry_out(ONCE)

@@ -20,9 +20,9 @@ class Client(TaskVerbs, OperatorVerbs, Blocking):
     A call that the server refuses because it is busy, or that is lost on the way, is sent again where that is safe,
     after waits that differ by chance, until `timeout`.
 
-    Raises `UserError` for an address that no key is sent to. What the server refuses is a `UserError` or `DataError` as
-    of the library, with the same code and place; what else goes wrong is a `HandfulError`. Both have the `status` of
-    the response and its `request_id`.
+    Raises `UserError` for an address that no key is sent to, and where `SSL_CERT_FILE` names no certificates. What the
+    server refuses is a `UserError` or `DataError` as of the library, with the same code and place; what else goes wrong
+    is a `HandfulError`. Both have the `status` of the response and its `request_id`.
 
     >>> import httpx2
     >>> made = {"task": "task_1", "version": 1, "model": {"name": "intents", "digest": "sha256:0"},

@@ -1,7 +1,9 @@
 """The connection to a server: whom a key is sent to, and how plans are carried out, blocking or awaited."""
 
+import contextlib
+import os
 import ssl
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
 from ipaddress import ip_address
 from time import sleep
@@ -44,17 +46,18 @@ class Connection:
             raise UserError("The key is empty or has invalid characters. Check it.", field=("key",))
         self.url = str(address)
         self._patience = Patience(timeout, attempts)
-        self._http = type(self)._opened(
-            base_url=address,
-            headers={"Authorization": f"Bearer {key.strip()}", "User-Agent": f"handful/{__version__}"},
-            limits=httpx2.Limits(
-                max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_ALIVE
-            ),
-            verify=True if tls is None else tls,
-            trust_env=address.scheme == "https",  # a proxy would see a key that is not encrypted
-            follow_redirects=False,
-            transport=transport,
-        )
+        with _trusting():
+            self._http = type(self)._opened(
+                base_url=address,
+                headers={"Authorization": f"Bearer {key.strip()}", "User-Agent": f"handful/{__version__}"},
+                limits=httpx2.Limits(
+                    max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_ALIVE
+                ),
+                verify=True if tls is None else tls,
+                trust_env=address.scheme == "https",  # a proxy would see a key that is not encrypted
+                follow_redirects=False,
+                transport=transport,
+            )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -168,6 +171,19 @@ class Awaiting(Connection):
             response = await self._http.send(self._request(step))
             return Reply(response.status_code, response.headers, response.content)
         raise httpx2.ReadTimeout("no response")
+
+
+@contextlib.contextmanager
+def _trusting() -> Iterator[None]:
+    """Raise `UserError` if the file that the environment names as certificates to trust cannot be read, or has none."""
+    try:
+        yield
+    except OSError as error:
+        why = "it has no certificate in PEM format" if isinstance(error, ssl.SSLError) else error.strerror
+        raise UserError(
+            f"SSL_CERT_FILE names {os.environ.get('SSL_CERT_FILE')}, which cannot be used: {why}. Name a file with the "
+            f"server's certificate, or unset the variable."
+        ) from error
 
 
 def checked_address(url: str, *, allow_http: bool) -> httpx2.URL:

@@ -149,6 +149,8 @@ def _tls_fault(lost: httpx2.TransportError) -> str:
         return "The server does not use TLS at this port. Check the port; an address without TLS begins with http."
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         why = reason.rpartition("verify failed: ")[2].partition(" (_ssl")[0]
+        if "expired" in why or "not yet valid" in why:
+            return f"The server's certificate is not valid now ({why}). Renew it, or set the clock of this machine."
         return (
             f"The server's certificate is not trusted ({why}). If it is yours, name a file with the certificate in the "
             f"environment variable SSL_CERT_FILE."
