@@ -38,8 +38,8 @@ class Process:
         made.sendall(sent)
         return made
 
-    def wait(self, seconds=30):
-        """Wait until it answers."""
+    def wait(self, seconds=120):
+        """Wait until it answers, which takes tens of seconds on a machine that does much else."""
         until = time.monotonic() + seconds
         while True:
             try:
