@@ -64,6 +64,15 @@ def test_the_ladder_and_trials_show_names_as_they_are(name, monkeypatch):
     assert shown[-1].split() == ["mattered", "75%"]
 
 
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "The best of 1 candidate on 40"), (2, "The best of 2 candidates on 40")]
+)
+def test_a_race_tells_how_many_ran(count, said):
+    rows = [{"name": f"c{place}", "score": None, "dropped": None} for place in range(count)]
+    summary = {"metric": "accuracy", "tasks": 40, "winner": "c0", "candidates": rows, "left_out": {}}
+    assert str(tables.race(summary).title).startswith(said)
+
+
 def test_runs_are_told_with_their_intervals():
     runs = [
         {"run": "a", "learner": "maml", "score": score(0.5, 0.125), "runs": ["a", "b", "c"]},

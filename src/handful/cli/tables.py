@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from handful.cli.terminal import flat_row
+from handful.errors import count_of
 
 if TYPE_CHECKING:
     from handful.evaluation.comparison import Comparison
@@ -68,7 +69,7 @@ def race(summary: dict[str, Any]) -> Table:
     from handful.metrics import recorded_metric
 
     metric, rows = recorded_metric(summary["metric"]), summary["candidates"]
-    title = f"The best of {len(rows)} candidates on {summary['tasks']} validation tasks"
+    title = f"The best of {count_of(len(rows), 'candidate')} on {summary['tasks']} validation tasks"
     table = plain("candidate", right("validation"), "", title=title)
     for row in rows:
         won = row["name"] == summary["winner"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from handful.errors import count_of
 from handful.evaluation.formatting import duration
 from handful.models.meta_model import MetaModel
 from handful.storage import finite, write_json, write_text
@@ -44,7 +45,9 @@ def finished(track: Track, finish: Finish) -> MetaModel:
         "tasks": track.experiment.source.name,
         "trained steps": winner.steps,
         "kept step": winner.kept_step,
-        "selection": f"the best of {len(ranked)} candidates on the same {len(score.scores)} tasks of the val split",
+        "selection": (
+            f"the best of {count_of(len(ranked), 'candidate')} on the same {len(score.scores)} tasks of the val split"
+        ),
         "metric": track.metric.name,
         "validation score": judge.score(score),
         "adaptation time": duration(score.seconds),
