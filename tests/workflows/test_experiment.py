@@ -18,13 +18,14 @@ from handful.events import CheckpointEvent, DoneEvent, PlanEvent, StepEvent
 from handful.models.meta_model import MetaModel
 from handful.reports.report import load, load_scores
 from handful.storage import write_json
+from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.opening import open_tasks
 from handful.training.checkpoint import PretrainingCheckpoints
 from handful.training.run import Run
 from handful.workflows.compare import compare
 from handful.workflows.diagnose import checkup
 from handful.workflows.evaluate import describe, evaluate
-from handful.workflows.experiment import Experiment, Source, opened_again, validating, with_queries
+from handful.workflows.experiment import Experiment, Source, comparing, opened_again, validating, with_queries
 from handful.workflows.train import train
 from noted import noted
 
@@ -221,6 +222,25 @@ def test_a_report_says_how_often_small_tasks_were_drawn(tmp_path):
     small = tasks.with_sizes(shot=2, query_shot=2)
     said = describe(tasks.split("test"), tasks.contents(), small, Source("shops.csv"), "1 example in train")
     assert said.endswith("not used in training. New since the training: 1 example in train")
+
+
+@pytest.mark.parametrize(
+    ("classes", "way", "compared"),
+    [(4, 5, 2), (4, 4, 2), (4, (4, 6), 2), (4, 3, 3), (4, (3, 6), (3, 4)), (3, None, 2), (2, 5, 2)],
+)
+def test_candidates_are_compared_on_tasks_of_different_classes(classes, way, compared):
+    labels = torch.arange(20).repeat_interleave(20)
+    splits = {"train": range(10), "val": range(10, 10 + classes), "test": range(10 + classes, 20)}
+    tasks = LabeledPool(torch.rand(400, 2), labels, [str(one) for one in range(20)], splits=splits)
+    sized = comparing(tasks, way, 1, 2)
+    assert sized.sizes.way == compared
+    assert sized.split_name == "val"
+    assert len({sized.manifest(index).classes for index in range(40)}) > 1 or classes == 2
+
+
+def test_tasks_that_are_not_drawn_from_classes_are_compared_as_they_are(tmp_path):
+    tasks = open_tasks(own_data.shops(tmp_path / "shops.csv"), task="shop", target="sold")
+    assert comparing(tasks, None, 4, None).sizes == validating(tasks, None, 4, None).sizes
 
 
 def test_queries_are_as_many_as_small_classes_have(tmp_path):

@@ -29,7 +29,7 @@ from handful.training.settings import Settings
 from handful.training.workers import place
 from handful.workflows.encoder_race import encoder_raced
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
-from handful.workflows.experiment import Experiment, continued, note_fewer_classes, validating, with_queries
+from handful.workflows.experiment import Experiment, comparing, continued, note_fewer_classes, with_queries
 from handful.workflows.race_candidates import candidates, kind_of, meta_trained, race_of
 from handful.workflows.race_end import Finish, finished
 from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
@@ -158,7 +158,7 @@ def auto(
     experiment = with_network(experiment, tasks, left=left)
     experiment = with_queries(experiment, tasks, Experiment.from_config(Run(path).config()) if going_on else None)
     sized = experiment.tasks(tasks)
-    validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
+    validation = comparing(tasks, experiment.way, experiment.shot, experiment.query_shot)
     note_fewer_classes(experiment, tasks, validation)
     if experiment.whole_encoder:
         folder_to_bring(tasks.pipeline)  # where there is none, it is told before anything is trained

@@ -25,7 +25,7 @@ from handful.tasks.distribution import TaskDistribution
 from handful.training.loop import Trained, meta_train
 from handful.training.run import Run
 from handful.workflows.encoder_tuning import few
-from handful.workflows.experiment import Experiment, validating
+from handful.workflows.experiment import Experiment, comparing
 from handful.workflows.race_end import Finish
 from handful.workflows.race_entrants import Entrant, Probe, Track, Untrained
 from handful.workflows.race_record import RaceRecord
@@ -236,7 +236,7 @@ def on_frozen(track: Track, trust: Sequence[str] = ()) -> Track:
         there = device_named(experiment.settings.get("device", "cpu"))
         tasks = source.open(earlier=tuned.contents(), trust=trust, device=there)
     experiment = replace(experiment, source=source, warm_start=None)
-    validation = few(validating(tasks, experiment.way, experiment.shot, experiment.query_shot))
+    validation = few(comparing(tasks, experiment.way, experiment.shot, experiment.query_shot))
     return replace(track, experiment=experiment, tasks=experiment.tasks(tasks), validation=validation)
 
 

@@ -189,6 +189,21 @@ def validating(
     return tasks.with_sizes(fillable(tasks, way), shot, query_shot)
 
 
+def comparing(
+    distribution: TaskDistribution, way: Size | None, shot: Size | None, query_shot: Size | None
+) -> TaskDistribution:
+    """Validation tasks that compare candidates: of two classes, where each would have all classes of the split.
+
+    If all tasks have the same classes, nothing shows how a gain varies with them, and no trained candidate could be
+    ahead of an untrained one.
+    """
+    tasks = validating(distribution, way, shot, query_shot)
+    classes, sizes = _classes(tasks), tasks.sizes.way
+    least = sizes[0] if isinstance(sizes, tuple) else sizes
+    same = least is not None and least >= classes > 2
+    return tasks.with_sizes(2, shot, query_shot) if same else tasks
+
+
 def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Experiment | None) -> Experiment:
     """The experiment with as many query examples as the classes allow, if their number is not set.
 
@@ -222,21 +237,27 @@ def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Exper
 def fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
     """A way, by default that of the tasks, limited to the number of classes of their split."""
     way = tasks.sizes.way if way is None else way
-    classes = len(tasks.split_manifest().get(tasks.split_name, [])) if tasks.units is None else 0
+    classes = _classes(tasks)
     if way is None or not classes:
         return way
     most = max(2, classes)
     return (min(way[0], most), min(way[1], most)) if isinstance(way, tuple) else min(way, most)
 
 
+def _classes(tasks: TaskDistribution) -> int:
+    """How many classes tasks are drawn from; 0 if not from classes."""
+    return len(tasks.split_manifest().get(tasks.split_name, [])) if tasks.units is None else 0
+
+
 def note_fewer_classes(experiment: Experiment, distribution: TaskDistribution, validation: TaskDistribution) -> bool:
-    """Note which of validation and test have fewer classes than a task; whether it is validation."""
+    """Note which of validation and test have fewer classes than a task; whether validation has other tasks for it."""
     way = experiment.tasks(distribution).sizes.way
     narrower = validation.sizes.way != way
     if narrower:
+        relation = "no more" if fillable(validation, experiment.way) == way else "fewer"
         note(
             "fewer-classes",
-            f"The val split has fewer classes than a task: validation, which chooses what is kept, uses "
+            f"The val split has {relation} classes than a task: validation, which chooses what is kept, uses "
             f"{validation.sizes.way}-way tasks.",
         )
     most = fillable(distribution.split("test"), experiment.way)

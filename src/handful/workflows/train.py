@@ -25,7 +25,7 @@ from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, togeth
 from handful.training.workers import place as place_of
 from handful.workflows.encoder_race import encoder_raced, tuning_settings
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
-from handful.workflows.experiment import Experiment, continued, note_fewer_classes, validating, with_queries
+from handful.workflows.experiment import Experiment, comparing, continued, note_fewer_classes, validating, with_queries
 from handful.workflows.race_end import finished
 from handful.workflows.race_entrants import Track
 from handful.workflows.race_record import RaceRecord
@@ -80,10 +80,11 @@ def train(
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
 
-    validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
+    tuned = distribution.pipeline is not None and distribution.pipeline.tuned
+    validated = comparing if tuned else validating
+    validation = validated(distribution, experiment.way, experiment.shot, experiment.query_shot)
     narrower = note_fewer_classes(experiment, distribution, validation)
     start = experiment.start()
-    tuned = distribution.pipeline is not None and distribution.pipeline.tuned
     if experiment.whole_encoder:
         folder_to_bring(distribution.pipeline)  # where there is none, it is told before anything is trained
     if tuned:
