@@ -75,6 +75,26 @@ def test_what_waits_when_a_thread_is_free_is_a_batch(run, monkeypatch):
     assert (seen.taken, seen.rows, dict(seen.sizes)) == (13, 13, {1: 1, 10: 1, 2: 1})
 
 
+@pytest.mark.parametrize(
+    ("seconds", "tenants", "sizes"),
+    [(60.0, ["loud"], [1, 4, 4, 2]), (60.0, ["one", "other"], [1, 10]), (0.0, ["loud"], [1, 10])],
+)
+def test_where_others_ask_batches_of_a_loud_tenant_are_short(seconds, tenants, sizes, run, monkeypatch):
+    monkeypatch.setattr(lanes, "SECONDS", 10.0)
+    monkeypatch.setattr(lanes, "SEVERAL", seconds)
+    work = Slow()
+
+    async def use(lane):
+        first = await started(lane, work, tenant="guest")
+        loud = [ask(lane, number, tenant=tenants[number % len(tenants)]) for number in range(10)]
+        await asyncio.sleep(0)
+        work.go.set()
+        await asyncio.gather(first, *loud)
+
+    run(work, use, between_tenants=4)
+    assert [len(batch) for batch in work.batches] == sizes
+
+
 def test_requests_that_come_at_once_are_one_batch_and_errors_are_their_own(run):
     work = Slow(go=True)
 

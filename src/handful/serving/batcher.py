@@ -22,6 +22,8 @@ CHECK = 2.0
 """Seconds for a look at a key, before it is known what the request says."""
 TOGETHER = 32
 """Rows that are predicted in one go: more would hardly take less time each, and others wait until they are done."""
+BETWEEN_TENANTS = 8
+"""The same while several tenants ask, and one of them more than all others: these wait for one of its batches."""
 CHEAP = 0.001
 """Seconds of a row below which predictions are one thread's work."""
 MAY_WAIT = 1 / 3
@@ -70,6 +72,7 @@ class Batcher:
             rows=rows,
             nbytes=nbytes,
             together=TOGETHER,
+            between_tenants=BETWEEN_TENANTS,
             cheap=CHEAP,
             may_wait=MAY_WAIT,
         )

@@ -24,6 +24,8 @@ KEPT = 0.8
 """How much of what was measured before counts beside the last batch."""
 SECONDS = 0.1
 """For which a batch should run at most, so that others do not wait for long."""
+SEVERAL = 1.0
+"""Seconds after a request of another tenant than the one before for which several tenants are said to ask."""
 PATIENCE = 0.01
 """Seconds for which the event loop stands still for a batch at most."""
 
@@ -57,6 +59,8 @@ class Lane(Generic[Content, Answer]):
     work: makes of a batch an answer or an error for each request, in their order.
     rows, nbytes: the most that may wait, see `Waiting`.
     together: the most rows of a batch; 1: each request runs alone.
+    between_tenants: the same while several tenants ask and most of what waits is of one, so that the others wait for
+        shorter batches; None: as many.
     cheap: seconds of a row below which one batch runs at a time, and the event loop waits for it, `PATIENCE` at most:
         such work is mostly Python's, of which one thread at a time runs, and threads that wait for one another at every
         step take twice as long.
@@ -76,6 +80,7 @@ class Lane(Generic[Content, Answer]):
         rows: int,
         nbytes: int,
         together: int,
+        between_tenants: int | None = None,
         cheap: float = 0.0,
         may_wait: float = 1.0,
         finishes: bool = False,
@@ -83,6 +88,8 @@ class Lane(Generic[Content, Answer]):
         self.seen = Seen()
         self._pool, self._work = pool, work
         self._together, self._cheap, self._may_wait, self._finishes = together, cheap, may_wait, finishes
+        self._between_tenants = min(together, between_tenants or together)
+        self._tenant, self._several_until = "", 0.0
         self._waiting: Waiting[LaneRequest[Content, Answer]] = Waiting(rows, nbytes)
         self._free, self._starting = pool.threads, False
         self._again: asyncio.TimerHandle | None = None
@@ -135,6 +142,8 @@ class Lane(Generic[Content, Answer]):
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
+        if tenant != self._tenant:
+            self._tenant, self._several_until = tenant, now + SEVERAL if self._tenant else 0.0
         request = LaneRequest[Content, Answer](tenant, max(1, rows), nbytes, now, now + seconds, content, then)
         self._take_in(request)
         request.expiry = loop.call_at(request.until, self._expire, request)
@@ -237,7 +246,9 @@ class Lane(Generic[Content, Answer]):
 
     def _most(self) -> int:
         """Rows of a batch."""
-        return max(1, min(self._together, int(SECONDS / self._pace))) if self._pace else self._together
+        several = asyncio.get_running_loop().time() < self._several_until
+        most = self._between_tenants if several and self._waiting.mostly_of_one else self._together
+        return max(1, min(most, int(SECONDS / self._pace))) if self._pace else most
 
     def _run(self, batch: "Sequence[LaneRequest[Content, Answer]]") -> "_Ended[Answer]":
         """In a thread of the pool."""

@@ -49,6 +49,11 @@ class Waiting(Generic[Waiter]):
         self._time = 0
         self.count = self.rows = self.nbytes = 0
 
+    @property
+    def mostly_of_one(self) -> bool:
+        """Whether one tenant has more than half of the rows that wait."""
+        return 2 * max((queue.rows for queue in self._queues.values()), default=0) > self.rows
+
     def check_size(self, waiter: Waiter) -> None:
         """Raise `DataError` for a request that is larger than all that may wait: it could never be taken in."""
         if waiter.rows > self._most_rows or waiter.nbytes > self._most_bytes:
