@@ -90,8 +90,8 @@ def test_images_that_are_none_are_told_by_their_place(tmp_path):
             pipeline.encode([NOISE, wrong])
     array = np.zeros((8, 8, 3), np.uint32)
     for wrong, said in (
-        (str(tmp_path / "x.png"), "is str, not an image"),
-        (array, r"is an array \(8, 8, 3\) of uint32"),
+        (str(tmp_path / "x.png"), "is not an image, but of type str"),
+        (array, r"is not an image, but an array \(8, 8, 3\) of uint32"),
     ):
         with pytest.raises(DataError, match=rf"Input 1 {said}.*Give the content of an image file"):
             pipeline.encode([NOISE, wrong])

@@ -101,9 +101,10 @@ def _register_plugin() -> None:
 def _unread(value: Any, limits: Limits) -> tuple[str, str]:
     """The fault of a value that was not decoded, with the way out, and the code of the error."""
     if not isinstance(value, bytes | bytearray | memoryview | Image.Image):
-        what = f"an array {value.shape} of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        of_type = f"of type {type(value).__name__}"
+        what = f"an array {value.shape} of {value.dtype}" if isinstance(value, np.ndarray) else of_type
         way = "Give the content of an image file, an image of Pillow, or an array (height, width[, 3]) of uint8"
-        return f"is {what}, not an image. {way}.", "wrong-shape"
+        return f"is not an image, but {what}. {way}.", "wrong-shape"
     head = b"" if isinstance(value, Image.Image) else bytes(value[:16])
     if head[4:8] == b"ftyp" and head[8:12] in HEIF and "HEIF" not in Image.OPEN:
         why = "is in HEIC, which needs the package pillow-heif. Install it, or save the image as JPEG."
