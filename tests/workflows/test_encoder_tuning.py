@@ -27,11 +27,11 @@ from handful.training.kept_layers import worth_keeping
 from handful.training.loop import Training
 from handful.training.run import Run
 from handful.workflows.auto import auto
-from handful.workflows.encoder_race import Tuned, tuning_settings
+from handful.workflows.encoder_race import Stored, Tuned, encoder_raced, tuning_settings
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.evaluate import evaluate
-from handful.workflows.experiment import ON_ENCODERS, Experiment, Source, validating
-from handful.workflows.race_entrants import Track
+from handful.workflows.experiment import ON_ENCODERS, Experiment, Source, comparing, validating
+from handful.workflows.race_entrants import Entrant, Track
 from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_scores import Judge, Scored
 from handful.workflows.train import train
@@ -229,6 +229,26 @@ def test_the_share_of_tuning_is_kept_that_validation_tasks_like_best(share, expe
     assert len(one.choices) == 1, "nothing was learned"
 
 
+def test_of_two_that_are_close_the_better_one_is_kept_though_it_takes_longer(experiment, tmp_path, monkeypatch):
+    """Unlike in other races: on frozen vectors the time to encode a task is not counted."""
+    tasks, generator = experiment.source.open(), torch.Generator().manual_seed(0)
+    noise = 0.01 * torch.rand(20, generator=generator)
+    found = {
+        "protonet, frozen": Scored(torch.full((20,), 0.5)),
+        "protonet, map": Scored(0.800 + noise, seconds=0.001),
+        "protonet, tuned": Scored(0.803 + noise.flip(0), seconds=0.1),
+    }
+    monkeypatch.setattr(Entrant, "scored", lambda one, when="": found[one.name])
+    monkeypatch.setattr(Tuned, "scored", lambda one, when="": found[one.name])
+    monkeypatch.setattr(Stored, "train", lambda one: one.history.append({"seconds": 1.0}))
+    validation = few(comparing(tasks, 3, 1, 2))
+    record = RaceRecord(tmp_path / "race.json", None)
+    track = Track(experiment, experiment.tasks(tasks), validation, Run(tmp_path), record, ignore, None)
+    assert track.judge.tied(found, "protonet, tuned") == ["protonet, tuned", "protonet, map"]
+    finish = encoder_raced(track, lambda tasks: ())
+    assert finish.winner.name == "protonet, tuned"
+
+
 def test_so_much_is_kept_as_there_is_room_for(experiment, monkeypatch):
     tasks = experiment.source.open()
     encoder = experiment.settled(tasks).build(tasks).backbone
@@ -327,7 +347,7 @@ def test_where_the_encoder_does_not_fit_into_memory_what_was_scored_is_kept(time
 
 @pytest.mark.slow
 def test_what_is_shown_of_the_frozen_encoder_is_what_won_on_it(timed, tmp_path, monkeypatch):
-    monkeypatch.setattr(Judge, "best", lambda judge, field: "ridge-probe")
+    monkeypatch.setattr(Judge, "leader", lambda judge, field: "ridge-probe")
     with collecting():
         model = auto(timed, tmp_path / "run")
     found, rows = scores_of(model), Run(tmp_path / "run").race()["candidates"]

@@ -277,7 +277,8 @@ def encoder_raced(
     names = [one.name for one in start]
     below = track.judge.below(scores, names)
     entrants = {one.name: one for one in (*start, linear, tuned)}
-    winner = entrants[track.judge.best({name: one for name, one in scores.items() if name not in below})]
+    # Not the cheapest to adapt of those that are close: every one of them has to encode a task, which takes longest.
+    winner = entrants[track.judge.leader({name: one for name, one in scores.items() if name not in below})]
     if winner is not tuned:
         note(
             "tuning-left-out",
@@ -292,7 +293,7 @@ def encoder_raced(
     facts: dict[str, Any] = {}
     if not {linear.name, tuned.name} - set(scores):
         kept = "tuned" if winner is tuned else "map" if winner is linear and linear.kept_step else "frozen"
-        untrained = winner.name if winner in start else track.judge.best({name: scores[name] for name in names})
+        untrained = winner.name if winner in start else track.judge.leader({name: scores[name] for name in names})
         shown = {"frozen": untrained, "map": linear.name, "tuned": tuned.name}
         found = {what: track.judge.score(scores[name]) for what, name in shown.items()}
         if all(map(math.isfinite, found.values())):

@@ -90,7 +90,7 @@ class Judge:
         fifth or less: with few validation classes, a stricter rule leaves out most of what training gains. Where every
         task has all of the classes, a gain for other classes is unknown.
         """
-        first = max(start, key=lambda name: self.rank(field[name]))
+        first = self.leader({name: field[name] for name in start})
         others = {name: one for name, one in field.items() if name not in start}
         return {
             n: f"not clearly ahead of {first}" for n, o in others.items() if not self._likely_ahead(o, field[first])
@@ -101,9 +101,13 @@ class Judge:
         known = isinstance(gain, ClassInterval) or not all(self.classes)
         return known and self.rank(one) > self.rank(start) and not gain.low <= 0
 
+    def leader(self, field: Mapping[str, Scored]) -> str:
+        """The name of the one with the best score."""
+        return max(field, key=lambda name: self.rank(field[name]))
+
     def best(self, field: Mapping[str, Scored]) -> str:
         """The name of the winner: the cheapest of those that are as good as the leader."""
-        leader = max(field, key=lambda name: self.rank(field[name]))
+        leader = self.leader(field)
         return min(self.tied(field, leader), key=lambda name: (field[name].seconds, name != leader))
 
     def tied(self, field: Mapping[str, Scored], leader: str) -> list[str]:
