@@ -238,6 +238,13 @@ def test_candidates_are_compared_on_tasks_of_different_classes(classes, way, com
     assert len({sized.manifest(index).classes for index in range(40)}) > 1 or classes == 2
 
 
+def test_a_way_of_training_for_tasks_that_have_their_own_is_named(tmp_path):
+    tasks = open_tasks(own_data.shops(tmp_path / "shops.csv"), task="shop", target="sold")
+    with pytest.raises(UserError, match=r"fixed by the data") as told:
+        Experiment(Source("shops.csv"), train_way=5).training_tasks(tasks.split("train"))
+    assert told.value.field == ("train_way",)
+
+
 def test_tasks_that_are_not_drawn_from_classes_are_compared_as_they_are(tmp_path):
     tasks = open_tasks(own_data.shops(tmp_path / "shops.csv"), task="shop", target="sold")
     assert comparing(tasks, None, 4, None).sizes == validating(tasks, None, 4, None).sizes

@@ -154,7 +154,12 @@ class Experiment:
 
     def training_tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes of training."""
-        tasks = self.tasks(distribution).with_sizes(self.train_way, self.train_shot, self.train_query_shot)
+        sized = self.tasks(distribution)
+        if self.train_way is not None and sized.sizes.way is None:
+            raise UserError(
+                "The way of these tasks is fixed by the data.", field=("train_way",), hint="Remove {train_way}."
+            )
+        tasks = sized.with_sizes(self.train_way, self.train_shot, self.train_query_shot)
         return augmented(tasks, self.augment) if self.augment else tasks
 
     def build(self, distribution: TaskDistribution) -> Learner:
