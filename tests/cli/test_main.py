@@ -872,6 +872,7 @@ def test_bench_shows_plans_and_those_that_train_takes(tmp_path):
     assert "tasks a second" in " ".join(said.stdout.split())
 
 
+@pytest.mark.slow
 def test_without_a_learner_the_time_is_spent_on_the_best_and_a_recipe_is_refused(home, quick, tmp_path, monkeypatch):
     """One command from a table to a model; what applies to one learner names --learner."""
     keys = ("ridge-probe", "cnp", "pooled")
