@@ -159,3 +159,5 @@ def test_it_continues_its_own_and_one_that_ended_after_as_many_steps(pretrained,
     assert continues(steps)
     assert not continues(steps, step=steps - 1), "with another schedule"
     assert not continues(steps + 1)
+    del facts["planned"]
+    assert not continues(STEPS), "an earlier version wrote it"

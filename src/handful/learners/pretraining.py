@@ -103,6 +103,8 @@ class Pretraining:
 
     def continues(self, facts: dict[str, Any]) -> bool:
         """Whether it may continue from what `state` gave: its own, or one that has ended after as many steps."""
+        if "planned" not in facts:  # of an earlier version
+            return False
         saved: dict[str, Any] = facts["identity"]
         planned = saved | {"steps": facts["planned"]}
         own, ended = self.identity, facts["step"] == saved["steps"]

@@ -324,7 +324,7 @@ class Pretrained(Untrained):
 
     def pretrain(self) -> None:
         """Pre-train, unless that was done before an interruption."""
-        track, record = self.track, self.track.record
+        track, record, ended = self.track, self.track.record, f"pre-training of {self.name}, when it ended"
         if not self.file.exists():
             learner, pool = self.built(), self.training_tasks().pool()
             assert pool is not None, "else it is no candidate"
@@ -334,9 +334,9 @@ class Pretrained(Untrained):
 
             pace = Pace(record, self.name, self.begun, self.until, track.run.ladder_checkpoints(track.stop))
             learner.pretrain(pool, examples=self.examples, seed=track.experiment.seed, progress=hear, keeper=pace)
-            record.decide(f"pre-training of {self.name}, when it ended", lambda: (pace.examples, pace.slowdown))
+            record.decide(ended, lambda: (pace.examples, pace.slowdown))
             write_tensors(self.file, learner.state_dict(), {})
-        self.examples, slowdown = record.decided[f"pre-training of {self.name}, when it ended"]
+        self.examples, slowdown = record.decided.get(ended, (self.examples, 1.0))  # an earlier version recorded none
         if self.on_blocks:
             self._fewer_tasks(slowdown)
 
