@@ -10,7 +10,6 @@ import hashlib
 import math
 import sys
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -534,7 +533,7 @@ def check_threads(learner, problem):
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert not wrong, f"{len(wrong)} wrong results, such as {wrong[0]}"
+    assert not wrong, f"{len(wrong)} wrong results, such as {wrong[0]!r}"
 
 
 # Building
@@ -624,7 +623,6 @@ class WritesABuffer(Sound):
 class KeepsTheTask(Sound):
     def adapt(self, support, spec):
         self.kept = super().adapt(support, spec)
-        time.sleep(1e-3)
         return self.kept
 
 
@@ -736,10 +734,28 @@ def test_a_learner_that_makes_tensors_on_the_default_device_is_caught():
         check_device(ROWS.learner(CountsOnTheDefaultDevice), ROWS)
 
 
+class Meeting(nn.Module):
+    """Where the two threads of `check_threads` wait for each other in their first predictions: no chance is left."""
+
+    def __init__(self):
+        super().__init__()
+        self.barrier = threading.Barrier(2, timeout=60)
+        self.came = {threading.get_ident()}
+
+    def forward(self, inputs):
+        learning = torch.is_grad_enabled()  # on a copy of the learner, which no other thread has
+        if not learning and threading.get_ident() not in self.came:
+            self.came.add(threading.get_ident())
+            self.barrier.wait()
+        return inputs
+
+
 def test_a_learner_that_keeps_its_task_is_caught_by_two_threads():
+    both_adapted = Meeting()
+
     class AnswersFromItself(KeepsTheTask):
         def predict(self, state, inputs):
-            time.sleep(1e-3)
+            inputs = both_adapted(inputs)
             return super().predict(self.kept, inputs)
 
     with pytest.raises(AssertionError, match="wrong results"):
@@ -748,14 +764,17 @@ def test_a_learner_that_keeps_its_task_is_caught_by_two_threads():
 
 def test_a_learner_that_swaps_weights_into_a_shared_module_is_caught_by_two_threads():
     """What `functional_call` does to a module while it runs."""
+    both_swapped, both_ran = Meeting(), Meeting()
 
     class SwapsWeights(Sound):
         def predict(self, state, inputs):
-            weights = {name: weight * state["prototypes"].mean() for name, weight in tensors(self.backbone).items()}
-            return self._classify(state, functional_call(self.backbone, weights, (inputs,)))
+            module = nn.Sequential(both_swapped, self.backbone, both_ran)
+            factor = state["prototypes"].mean()
+            weights = {f"1.{name}": weight * factor for name, weight in tensors(self.backbone).items()}
+            return self._classify(state, functional_call(module, weights, (inputs,)))
 
     with pytest.raises(AssertionError, match="wrong results"):
-        check_threads(replace(ROWS, backbone=pausing).learner(SwapsWeights), ROWS)
+        check_threads(ROWS.learner(SwapsWeights), ROWS)
 
 
 class KeepsACopyOfTheSupport(Sound):
