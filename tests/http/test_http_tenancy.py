@@ -22,6 +22,7 @@ CONTENTS = {
 }
 """What routes take, by the last part of their paths."""
 FOREIGN = "a name of the others"
+EXAMPLES = [{"input": points(n)[0], "label": label} for n, label in enumerate("ab")]
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +101,7 @@ def test_every_route_needs_a_key_of_its_scope(world):
 
 def test_a_name_of_others_is_free(world):
     call, *_ = world
-    content = {"name": FOREIGN, "examples": [{"input": points(n)[0], "label": label} for n, label in enumerate("ab")]}
-    assert call("POST", "/v1/tasks", json=content).status_code == 201
+    assert call("POST", "/v1/tasks", json={"name": FOREIGN, "examples": EXAMPLES}).status_code == 201
 
 
 def test_an_operator_manages_tenants_and_keys_of_all(world):
@@ -129,10 +129,10 @@ def test_a_request_for_a_key_or_tenant_that_is_sent_again_makes_no_other(world):
     _, service, app, _ = world
     call = Caller(app, service.keys.create("default", "admin", "of a test").token)
 
-    def twice(path, content):
-        return [call("POST", path, json=content, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    def twice(path, content, once="k"):
+        return [call("POST", path, json=content, headers={"Idempotency-Key": once}) for _ in range(2)]
 
-    first, again = twice("/v1/tenants", {"name": "fourth"})
+    first, again = twice("/v1/tenants", {"name": "fourth"}, "of the fourth")
     assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
     first, again = (one.json() for one in twice("/v1/keys", {"name": "k", "scope": "write"}))
     assert Caller(app, first["token"])("GET", "/v1/tasks").status_code == 200
@@ -145,7 +145,7 @@ def test_a_request_for_a_key_or_tenant_that_is_sent_again_makes_no_other(world):
 def test_the_idempotency_keys_of_an_operator_are_none_of_the_tenants_own(world):
     _, service, app, _ = world
     operator = Caller(app, service.keys.create("default", "admin", "of a test").token)
-    once = {"Idempotency-Key": "k"}
+    once = {"Idempotency-Key": "of the fifth"}
     assert operator("POST", "/v1/tenants", json={"name": "fifth"}, headers=once).status_code == 201
     content = {"name": "first", "scope": "admin", "tenant": "fifth"}
     token = operator("POST", "/v1/keys", json=content, headers={"Idempotency-Key": "k2"}).json()["token"]
@@ -153,7 +153,32 @@ def test_the_idempotency_keys_of_an_operator_are_none_of_the_tenants_own(world):
     assert (again.status_code, again.json()["token"]) == (201, None)
     assert operator("POST", "/v1/keys", json=content, headers=once).status_code == 422, "of another request"
     theirs = Caller(app, token)
-    examples = [{"input": points(n)[0], "label": label} for n, label in enumerate("ab")]
-    assert theirs("POST", "/v1/tasks", json={"name": "x", "examples": examples}, headers=once).status_code == 201
+    assert theirs("POST", "/v1/tasks", json={"name": "x", "examples": EXAMPLES}, headers=once).status_code == 201
     own = theirs("POST", "/v1/keys", json=content, headers={"Idempotency-Key": "k2"})
     assert own.json()["token"] is not None
+
+
+def test_an_idempotency_key_of_an_operator_is_for_one_tenant(world):
+    _, service, app, _ = world
+    made = service.keys.create("default", "admin", "of a test")
+    operator = Caller(app, made.token)
+
+    def ask(path, content, once, **how):
+        return operator("POST", path, json=content, headers={"Idempotency-Key": once}, **how)
+
+    first = {"name": "k", "scope": "write", "tenant": "ours"}
+    assert ask("/v1/keys", first, "one").status_code == 201
+    assert ask("/v1/tenants", {"name": "sixth"}, "two").status_code == 201
+    own = ask("/v1/keys", {"name": "k", "scope": "write"}, "three").json()["id"]
+    before = [service.keys.list(name) for name in ("ours", "others", "default")]
+    refused = [
+        ask("/v1/keys", first | {"tenant": "others"}, "one"),
+        ask("/v1/keys", {"name": "k", "scope": "write"}, "one"),
+        ask("/v1/tenants", {"name": "seventh"}, "two"),
+        ask("/v1/keys", first | {"tenant": "sixth"}, "two"),
+        ask(f"/v1/keys/{own}/rotate", {}, "three", params={"tenant": "ours"}),
+        ask("/v1/tasks", {"name": "x", "examples": EXAMPLES}, "one"),
+    ]
+    assert {(one.status_code, one.json()["type"]) for one in refused} == {(422, "/problems/idempotency-mismatch")}
+    assert [service.keys.list(name) for name in ("ours", "others", "default")] == before
+    assert "seventh" not in [one.name for one in service.tenants.list()]

@@ -242,6 +242,26 @@ def test_keys_of_all_tenants_are_found_only_before_it_is_known_whose_they_are(st
         assert [row.id for row in rows._run(text("SELECT id FROM keys"))] == ["key_t"]
 
 
+def test_an_operator_asks_once_whichever_tenant_it_is_about(address):
+    with Service(classifier(), address) as service:
+        asks = {
+            "tenant": lambda name: service.tenants.create(name, idempotency_key="tenant").name,
+            "key": lambda name: service.keys.create(name, "write", "k", idempotency_key="key").key.id,
+        }
+        ids = {one: asks[one]("asked") for one in asks}
+        assert {one: asks[one]("asked") for one in asks} == ids
+        rotated = [service.keys.rotate("asked", ids["key"], idempotency_key="rotate").key.id for _ in range(2)]
+        assert [one.id for one in service.keys.list("asked")] == [ids["key"], rotated[0]]
+        assert rotated[0] == rotated[1]
+        for ask in asks.values():
+            with pytest.raises(UserError, match="earlier, different request"):
+                ask("other")
+        for name in ("asked", "default"):
+            check(service, name)
+        with service.store.reading("asked") as rows:
+            assert rows.answer("key", 0) is None, "a tenant sees nothing of what others asked about it"
+
+
 # Schemas
 
 

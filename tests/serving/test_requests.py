@@ -81,12 +81,14 @@ def test_a_key_is_made_once_and_its_token_shown_once(service, now):
     with service.store.reading("default") as rows:
         assert first.token.rpartition("_")[2] not in rows.answer("k", 0)[1]
     service.tenants.create("acme")
-    assert service.keys.create(**how | {"tenant": "acme"}).key.id != first.key.id, "of another tenant"
+    assert service.keys.create(**how | {"asker": "acme"}).key.id != first.key.id, "asked by another tenant"
     new = service.keys.rotate("default", first.key.id, idempotency_key="k2")
     again = service.keys.rotate("default", first.key.id, idempotency_key="k2")
     assert (again.key, again.token) == (new.key, None)
     for other in (
         lambda: service.keys.create(**how | {"scope": "admin"}),
+        lambda: service.keys.create(**how | {"tenant": "acme"}),
+        lambda: service.tenants.create("more", idempotency_key="k"),
         lambda: service.keys.rotate("default", first.key.id, idempotency_key="k"),
         lambda: made(service),
     ):

@@ -44,11 +44,8 @@ async def list_keys(call: Administering, tenant: OfTenant = None, limit: Limit =
 async def create_key(call: Administering, key: IdempotencyKey = None) -> Response:
     """Make an API key, whose token is shown this once, and not to a request that is sent again."""
     given = await content_of(call, CreateKey)
-    tenant = _managed(call, given.tenant)
-    asked = tenant, given.scope, given.name, given.expires_at
-    made = await call.run(
-        call.service.keys.create, *asked, actor=call.identity.key, idempotency_key=_apart(call, tenant, key)
-    )
+    asked = _managed(call, given.tenant), given.scope, given.name, given.expires_at
+    made = await call.run(call.service.keys.create, *asked, **_asker(call), idempotency_key=key)
     return response_of(NewKey.shown(made), 201)
 
 
@@ -58,14 +55,13 @@ async def rotate_key(
 ) -> Response:
     """Make a key in place of another, which is accepted for a while beside it; its token is shown this once."""
     overlap = timedelta(seconds=(await content_of(call, RotateKey)).overlap_seconds)
-    whose = _managed(call, tenant)
     made = await call.run(
         call.service.keys.rotate,
-        whose,
+        _managed(call, tenant),
         key,
         overlap=overlap,
-        actor=call.identity.key,
-        idempotency_key=_apart(call, whose, request_key),
+        **_asker(call),
+        idempotency_key=request_key,
     )
     return response_of(NewKey.shown(made), 201)
 
@@ -92,8 +88,7 @@ async def create_tenant(call: Administering, key: IdempotencyKey = None) -> Resp
     """Make a tenant; for an admin key of "default"."""
     _check_operator(call)
     given = await content_of(call, CreateTenant)
-    once = _apart(call, given.name, key)
-    made = await call.run(call.service.tenants.create, given.name, actor=call.identity.key, idempotency_key=once)
+    made = await call.run(call.service.tenants.create, given.name, **_asker(call), idempotency_key=key)
     return response_of(Tenant(name=made.name, created_at=made.created_at), 201)
 
 
@@ -118,7 +113,6 @@ def _check_operator(call: Call) -> None:
         raise UserError("This needs an admin key of the tenant 'default'.", code="forbidden")
 
 
-def _apart(call: Call, tenant: str, key: str | None) -> str | None:
-    """The idempotency key of a request about a tenant, never the same as one of the tenant's own requests."""
-    foreign = key is not None and tenant != call.identity.tenant
-    return f"{call.identity.tenant}\n{key}" if foreign else key  # no header holds a line break
+def _asker(call: Call) -> dict[str, str]:
+    """Who asks: the key that the audit names, and the tenant within which idempotency keys count."""
+    return {"actor": call.identity.key, "asker": call.identity.tenant}

@@ -136,8 +136,8 @@ KINDS = {
     "idempotency-mismatch": Kind(
         422,
         "The idempotency key belongs to another request.",
-        "In the last 24 hours the same `Idempotency-Key` was used with other content or on another route. "
-        "Requests for a key or a tenant count within the tenant that they name.",
+        "In the last 24 hours your tenant used the same `Idempotency-Key` with other content, on another route or for "
+        "another tenant.",
         "Use a new key for each new request, and the same one only to send a request again.",
     ),
     "quota-exceeded": Kind(

@@ -28,8 +28,8 @@ This page is made from [openapi.json](openapi.json) by `make reference`. A runni
 - **Versions.** Each change of a task makes a version. The `ETag` of a task is its version; a change with `If-Match`
   is carried out only at that version, so that two people do not overwrite each other.
 - **Repetition.** A request with an `Idempotency-Key` that is sent again within 24 hours gets the first response.
-  Only the token of a new key is not shown again. Requests for keys and tenants are known within the tenant that they
-  name.
+  Only the token of a new key is not shown again. An `Idempotency-Key` counts within the tenant of your API key, also
+  in requests about other tenants.
 - **Time.** A request waits at most 2 seconds, or `X-Request-Timeout-Ms` (up to 60,000).
 - **Responses** have `X-Request-Id`, yours if you sent one, and return `traceparent`.
 - **Problems** are `application/problem+json` of a [closed list](problems.md). Besides those that a route names, each

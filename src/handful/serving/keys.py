@@ -114,6 +114,7 @@ class Keys:
         expires_at: datetime | None = None,
         *,
         actor: str = "local",
+        asker: str = DEFAULT,
         idempotency_key: str | None = None,
     ) -> NewKey:
         """Make a key, and show it once.
@@ -123,9 +124,11 @@ class Keys:
         name: what it is for.
         expires_at: from when it is refused, with a time zone; None: never.
         actor: who is named in the audit.
-        idempotency_key: a request with the same one, for this tenant within 24 hours, makes no other key.
+        asker: the tenant that asks for it.
+        idempotency_key: a request of that tenant with the same one within 24 hours makes no other key.
 
-        Raises `UserError` for an unknown tenant or scope, and for a time that has passed.
+        Raises `UserError` for an unknown tenant or scope, a time that has passed, and an idempotency key of another
+        request.
         """
         if scope not in SCOPES:
             raise UserError(f"Unknown scope {scope!r:.80}. Give one of: {', '.join(SCOPES)}.", field=("scope",))
@@ -136,7 +139,7 @@ class Keys:
             last = None if expires_at is None else self._later(expires_at)
             return self._inserted(rows, id_, name, scope, token, last, actor)
 
-        return self._made_once(tenant, idempotency_key, ("key", scope, name, until), work)
+        return self._made_once(tenant, asker, idempotency_key, ("key", scope, name, until), work)
 
     def list(self, tenant: str, *, limit: int = 100, after: str = "") -> Sequence[Key]:
         """A tenant's keys from the oldest, also those that are refused; `UserError` for an unknown tenant.
@@ -173,12 +176,13 @@ class Keys:
         *,
         overlap: timedelta = timedelta(days=1),
         actor: str = "local",
+        asker: str = DEFAULT,
         idempotency_key: str | None = None,
     ) -> NewKey:
         """Make a key in place of another, with its name, scope and time to live, and show it once.
 
         overlap: for how long the old one is accepted beside it.
-        actor, idempotency_key: as for `create`.
+        actor, asker, idempotency_key: as for `create`.
 
         Raises `UserError` where the tenant has no key of this id, or it is refused or was rotated already.
         """
@@ -199,7 +203,7 @@ class Keys:
             return self._inserted(rows, id_, old.name, old.scope, token, until, actor)
 
         with self._changing(key):
-            return self._made_once(tenant, idempotency_key, ("rotate", key, overlap.total_seconds()), work)
+            return self._made_once(tenant, asker, idempotency_key, ("rotate", key, overlap.total_seconds()), work)
 
     def check(self, token: str) -> Identity:
         """Whose key this is, and what it may do; `UserError` where it is unknown, expired or revoked."""
@@ -284,17 +288,22 @@ class Keys:
         return rows.directory.insert_key(id_, name, scope, _hash(token), at, expires_at)
 
     def _made_once(
-        self, tenant: str, idempotency_key: str | None, content: Sequence[Any], work: Callable[[Rows, str, str], Key]
+        self,
+        tenant: str,
+        asker: str,
+        idempotency_key: str | None,
+        content: Sequence[Any],
+        work: Callable[[Rows, str, str], Key],
     ) -> NewKey:
         """The key that work makes of a new id and token, or that the same request made before."""
-        with self._requests.once(tenant, idempotency_key, *content) as request:
+        with self._requests.once(asker, idempotency_key, tenant, *content) as request:
             if request.earlier is not None:
                 return NewKey(request.earlier, None, (SHOWN,))
             id_, token = self._token()
 
             def write(rows: Rows) -> Key:
                 made = work(rows, id_, token)
-                request.keep(rows, {"key": id_}, self._now())
+                request.keep(rows, {"key": id_, "tenant": tenant}, self._now())
                 return made
 
             return NewKey(self._store.write(tenant, write), token)

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,15 +72,16 @@ class PostgresStore(Store):
             return connection
 
         with explained(), contextlib.closing(retrying(begun)) as connection:
-            yield Rows(connection, tenant)
+            yield Rows(connection, tenant, enter=partial(begin, connection))
 
     def write(self, tenant: str, work: Callable[[Rows], Result]) -> Result:
         """See `Store.write`."""
 
         def attempt() -> Result:
             with self._engine.connect() as connection:
-                begin(connection, tenant, write=True)
-                result = self._carried_out(work, Rows(connection, tenant))
+                enter = partial(begin, connection, write=True)
+                enter(tenant)
+                result = self._carried_out(work, Rows(connection, tenant, enter=enter))
                 with self._commits.timed(), committing():
                     connection.commit()
                 return result

@@ -25,22 +25,27 @@ class Request(Generic[Earlier]):
     """One request.
 
     key: None if it is not identified.
+    tenant: who sent it.
     earlier: its earlier response.
     """
 
     key: str | None
+    tenant: str = ""
     fingerprint: str = ""
     earlier: Earlier | None = None
 
     def keep(self, rows: Rows, answer: Mapping[str, Any], at: int) -> None:
         """Keep the response, in the transaction that carries the request out; `UserError` if another one did.
 
-        answer: by ids alone what it was, as JSON can hold it; "task": with which it is erased.
+        rows: of the tenant that the request is about.
+        answer: by ids alone what it was, as JSON can hold it; "task": with which it is erased, "tenant": whose it is,
+            if not the sender's.
         """
         if self.key is not None:
-            if rows.answer(self.key, at - KEPT) is not None:  # by another process
-                raise _in_progress()
-            rows.insert_answer(self.key, self.fingerprint, answer.get("task"), json.dumps(answer), at, at - KEPT)
+            with rows.of(self.tenant) as own:
+                if own.answer(self.key, at - KEPT) is not None:  # by another process
+                    raise _in_progress()
+                own.insert_answer(self.key, self.fingerprint, answer.get("task"), json.dumps(answer), at, at - KEPT)
 
 
 class Requests(Generic[Earlier]):
@@ -59,7 +64,8 @@ class Requests(Generic[Earlier]):
     def once(self, tenant: str, key: str | None, *content: Any) -> Iterator[Request[Earlier]]:
         """Carry a request out in here, unless it has an earlier response.
 
-        content: what is asked for, as JSON can hold it.
+        tenant: who sent it, and within which the key counts.
+        content: what is asked for, and of which tenant if not this one, as JSON can hold it.
 
         Raises `UserError` if the same request is being carried out, or the key came with other content before.
         """
@@ -72,7 +78,7 @@ class Requests(Generic[Earlier]):
                 raise _in_progress()
             self._running.add((tenant, key))
         try:
-            yield Request(key, fingerprint, self._earlier(tenant, key, fingerprint))
+            yield Request(key, tenant, fingerprint, self._earlier(tenant, key, fingerprint))
         finally:
             with self._lock:
                 self._running.remove((tenant, key))
@@ -87,7 +93,9 @@ class Requests(Generic[Earlier]):
                     "This idempotency key belongs to an earlier, different request. Use a new key for each request.",
                     code="idempotency-mismatch",
                 )
-            return self._read(rows, json.loads(found[1]))
+            answer = json.loads(found[1])
+            with rows.of(answer.get("tenant", tenant)) as theirs:
+                return self._read(theirs, answer)
 
 
 def of_task(record: TaskRecord) -> dict[str, Any]:

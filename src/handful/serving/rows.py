@@ -1,8 +1,9 @@
 """The queries of a store: everything that is read or written of one tenant, on one connection."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, case, exists, func, insert, select, true, update
@@ -32,16 +33,24 @@ FACTS = [column for column in VERSIONS.c if column.name not in ("tenant", "task"
 
 
 class Rows:
-    """The rows of one tenant; no method reads or writes those of another.
+    """The rows of one tenant; no method but `of` leads to those of another.
 
     connection: inside a transaction.
     tenant: whose rows they are.
     changed: to which tasks are added whose head may be another one afterwards, or deleted.
+    enter: lets the transaction see the rows of a tenant, and those alone; None: it sees all.
     """
 
-    def __init__(self, connection: Connection, tenant: str, changed: set[str] | None = None) -> None:
-        self._run, self._tenant = connection.execute, tenant
+    def __init__(
+        self,
+        connection: Connection,
+        tenant: str,
+        changed: set[str] | None = None,
+        enter: Callable[[str], None] | None = None,
+    ) -> None:
+        self._connection, self._run, self._tenant = connection, connection.execute, tenant
         self._changed = set() if changed is None else changed
+        self._enter = enter or (lambda _: None)
         self.counts = Counts(connection, tenant)
         self.directory = Directory(connection, tenant, self.counts)
         self.receipts = Receipts(connection, tenant, self.counts)
@@ -304,6 +313,21 @@ class Rows:
             self.counts.delete(table, task)
 
     # Requests
+
+    @contextlib.contextmanager
+    def of(self, tenant: str) -> Iterator["Rows"]:
+        """The rows of whoever sent a request, or whom it is about, in the same transaction; no task of theirs changes.
+
+        Inside, only those are used; after an error the transaction is of no use.
+        """
+        if tenant == self._tenant:
+            yield self
+            return
+        self._enter(tenant)
+        others = Rows(self._connection, tenant)
+        yield others
+        others.counts.note()
+        self._enter(self._tenant)
 
     def answer(self, key: str, since: int) -> tuple[str, str] | None:
         """Fingerprint and answer of the request with this key; None without one since then."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from handful.errors import UserError
-from handful.serving.directory import EVERYONE
+from handful.serving.directory import DEFAULT, EVERYONE
 from handful.serving.records import Tenant
 from handful.serving.requests import Request, Requests
 from handful.serving.rows import Rows
@@ -25,14 +25,17 @@ class Tenants:
         self._store, self._now = store, now
         self._requests = Requests(store, now, lambda rows, answer: rows.directory.tenant(answer["tenant"]))
 
-    def create(self, name: str, *, actor: str = "local", idempotency_key: str | None = None) -> Tenant:
+    def create(
+        self, name: str, *, actor: str = "local", asker: str = DEFAULT, idempotency_key: str | None = None
+    ) -> Tenant:
         """Add a tenant.
 
         name: 1 to 63 small letters, digits, dots, hyphens and underscores, of which a letter or digit is the first.
         actor: who is named in the audit of the tenant.
-        idempotency_key: a request with the same one, for the same name within 24 hours, finds the tenant that was made.
+        asker: the tenant that asks for it.
+        idempotency_key: a request of that tenant with the same one within 24 hours finds the tenant that was made.
 
-        Raises `UserError` for another name, or one that is taken.
+        Raises `UserError` for another name, one that is taken, and an idempotency key of another request.
         """
         if not NAME.fullmatch(name):
             raise UserError(
@@ -50,7 +53,7 @@ class Tenants:
             request.keep(rows, {"tenant": name}, at)
             return rows.directory.tenant(name)
 
-        with self._requests.once(name, idempotency_key, "tenant") as request:
+        with self._requests.once(asker, idempotency_key, "tenant", name) as request:
             return request.earlier or self._store.write(name, partial(work, request=request))
 
     def get(self, name: str) -> Tenant:
