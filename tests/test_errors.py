@@ -62,6 +62,12 @@ def test_an_error_has_the_code_of_its_kind_unless_it_has_its_own():
     assert DataError("No.").field == ()
 
 
+def test_an_error_about_one_of_several_things_still_knows_what_not_to_quote():
+    error = DataError("'5 kg' is no number.", unquoted="The cell is no number.").about("Row 2", 1)
+    assert (error.message, error.unquoted) == ("Row 2: '5 kg' is no number.", "Row 2: The cell is no number.")
+    assert DataError("No.").about("Row 2").unquoted == ""
+
+
 def test_a_damaged_file_is_no_mistake_of_the_user():
     assert not issubclass(ArtifactError, ValueError)
     assert issubclass(ArtifactError, HandfulError)

@@ -78,13 +78,14 @@ class HandfulError(Exception):
     field: the part of the arguments that is wrong.
     hint: the way out, which names parameters as `{way}` and contains nothing from outside: each interface spells them
         in its own way, and a name in braces in the user's data is never replaced.
+    unquoted: the message without the inputs that it quotes, which a service does not show; "" if it quotes none.
     """
 
     default_code: ClassVar[str] = "failed"
 
-    def __init__(self, message: str, *, code: str = "", field: Field = (), hint: str = "") -> None:
+    def __init__(self, message: str, *, code: str = "", field: Field = (), hint: str = "", unquoted: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        self.message, self.unquoted = message, unquoted
         self.code = code or self.default_code
         self.field = field
         self.hint = hint
@@ -100,6 +101,7 @@ class HandfulError(Exception):
         """The same error about one of several things: its name precedes the message, its place the field."""
         error = copy.copy(self)
         error.message, error.field = f"{what}: {self.message}", (*field, *self.field)
+        error.unquoted = self.unquoted and f"{what}: {self.unquoted}"
         return error
 
 

@@ -286,11 +286,18 @@ class Table:
         row, count = min(rows, key=self._number), len(rows)
         value = self.cells(name)[row]
         found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} {fault}"
-        found += without_comma(value)
         more = f" (and in {count - 1} more rows)" if count > 1 else ""
+
+        def message(found: str) -> str:
+            return (
+                f"{self.name}: column {name!r}, {self._row(row)}: {found}{more}. Correct or remove the "
+                f"{'rows' if count > 1 else 'row'}, or drop the column."
+            )
+
         return DataError(
-            f"{self.name}: column {name!r}, {self._row(row)}: {found}{more}. Correct or remove the "
-            f"{'rows' if count > 1 else 'row'}, or drop the column."
+            message(found + without_comma(value)),
+            field=() if self.header else ("inputs", self._number(row) - 1, name),
+            unquoted="" if is_empty(value) else message(f"the cell {fault}"),
         )
 
     def place(self, row: int) -> str:

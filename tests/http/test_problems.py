@@ -7,6 +7,7 @@ import re
 import pytest
 from apps import Caller, caller
 from fastapi import FastAPI
+from tests.http.hostile import GOOD, examples, models
 
 from handful.errors import CODES, DataError, UserError
 from handful.http.kinds import KINDS
@@ -108,6 +109,25 @@ def test_what_cannot_be_done_is_a_problem_that_shows_nothing_of_what_was_sent(ca
     answer = call(method, path, **more)
     check(answer, status, slug)
     assert SECRET not in answer.text
+
+
+@pytest.mark.parametrize("cell", [SECRET, f"12,5 {SECRET}"])
+def test_a_wrong_cell_is_pointed_at_and_not_shown(tmp_path, cell):
+    wrong = {"size": cell, "color": "red"}
+    labeled = [*examples("rows"), {"input": wrong, "label": "a"}]
+    with Service({"rows": models()["rows"]}, tmp_path) as service:
+        call = caller(service)
+        id_ = call("POST", "/v1/tasks", json={"name": "x", "examples": examples("rows")}).json()["id"]
+        for path, content, place in (
+            ("/v1/tasks", {"name": "y", "examples": labeled}, "/examples/2/input/size"),
+            (f"/v1/tasks/{id_}/evaluate", {"examples": labeled}, "/examples/2/input/size"),
+            (f"/v1/tasks/{id_}/predict", {"inputs": [GOOD["rows"][0][0], wrong]}, "/inputs/1/size"),
+        ):
+            answer = call("POST", path, json=content)
+            [error] = check(answer, 422, "invalid-request")["errors"]
+            assert error["pointer"] == place
+            assert "the cell is not a finite number" in error["detail"]
+            assert SECRET not in answer.text
 
 
 def test_a_problem_names_each_field_that_is_wrong(call):

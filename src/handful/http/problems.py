@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from handful.errors import CODES, Field, HandfulError, OverloadedError
+from handful.errors import CODES, Field, HandfulError, OverloadedError, spelled
 from handful.http.kinds import KINDS
 
 MEDIA = "application/problem+json"
@@ -72,8 +72,8 @@ UNEXPECTED = Problem(
 
 
 def of_error(error: HandfulError) -> Problem:
-    """The problem that an error of the library is."""
-    detail = error.spelled("/{}".format)
+    """The problem that an error of the library is; it quotes no input."""
+    detail = f"{error.unquoted or error.message} {spelled(error.hint, '/{}'.format)}".rstrip()
     errors, slug = (fault(error.field, error.code, detail),), CODES[error.code]
     seconds = error.retry_after if isinstance(error, OverloadedError) else 1
     return Problem(slug, detail, errors, STATUSES.get(error.code, 0), of_slug(slug, seconds))
