@@ -33,8 +33,7 @@ proofs: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.readers.locales --cases 2000 --seed $(SEED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.readers.random_bytes --cases 10000 --seed $(SEED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.contracts.networks
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.serving.kills --kills 1000 --seed $(SEED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.http.hostile --requests 10000 --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.serving.proofs --seed $(SEED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.workflows.race_kills --data shops --kills 15 --minutes 2 --seed $(SEED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.workflows.race_kills --data photos --kills 15 --minutes 2 --seed $(SEED)
 

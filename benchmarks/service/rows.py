@@ -173,6 +173,8 @@ def overload(folder: Path, quick: bool) -> Found:
         memory = server.resident / before - 1
         time.sleep(sized(5.0, 0.1))
         after = load.waiting(server.port, requests * 10, seconds=sized(4.0, 0.3))
+    if odd := {*over.statuses, *short.statuses} - {200, 429, 503}:
+        raise SystemExit(f"Under overload some requests were answered with {odd}.")
     goodput, in_time = over.goodput / peak.goodput, short.goodput / peak.goodput
     both = load.Measured(
         {status: over.seconds.get(status, []) + short.seconds.get(status, []) for status in (429, 503)}

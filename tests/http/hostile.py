@@ -3,19 +3,14 @@
 Requests are drawn from strategies of our own, which damage good ones, and from the committed OpenAPI document. No
 answer is a 5xx but a deliberate one, shows a trace or an input, or is no problem of the closed list; equal rounds of
 requests leave the server's memory as it was.
-
-    python -m tests.http.hostile --requests 10000 --seed 0
 """
 
-import argparse
 import base64
 import http.client
 import io
 import json
 import random
 import re
-import sys
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -462,31 +457,19 @@ def _sent(case):
     return Sent(route, made.method, made.path_url.replace("TASK", "{task}"), content, {**headers, **HEADERS})
 
 
-def report(attackers, seed):
-    """How many requests each route got, and which statuses came back."""
-    cases = sum((attacker.cases for attacker in attackers), Counter())
-    statuses = sum((attacker.statuses for attacker in attackers), Counter())
-    lines = [f"{sum(cases.values())} requests, seed {seed}; by status: {dict(sorted(statuses.items()))}"]
-    lines += [
-        f"  {route}: {cases['own', route]} of our own, {cases['document', route]} from the document"
-        for route in sorted({route for _, route in cases}, key=lambda route: (route.split()[1], route))
-    ]
-    return "\n".join(lines)
+def run(folder, count, seed=0):
+    """Attack a new server with both kinds of requests.
 
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, serving(models(), Path(folder) / "store") as process:
-        of_document = from_document(process, given.requests // 5, given.seed)
-        own = attacked(process, given.requests - sum(of_document.cases.values()), given.seed)
+    Returns how often each status came back, and how many of our own and of the document's requests each route got.
+    """
+    with serving(models(), folder / "store") as process:
+        of_document = from_document(process, count // 5, seed)
+        own = attacked(process, count - sum(of_document.cases.values()), seed)
         process.end()
         assert process.ended() == 0
-    sys.stdout.write(report([own, of_document], given.seed) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    cases, statuses = own.cases + of_document.cases, own.statuses + of_document.statuses
+    routes = sorted({route for _, route in cases}, key=lambda route: (route.split()[1], route))
+    return {
+        "statuses": dict(sorted(statuses.items())),
+        "routes": {route: [cases["own", route], cases["document", route]] for route in routes},
+    }

@@ -6,10 +6,9 @@ from tests.http.hostile import (
     Sent,
     WrongAnswerError,
     attacked,
-    from_document,
     judge,
     models,
-    report,
+    run,
 )
 from tests.http.processes import serving
 
@@ -44,7 +43,6 @@ def test_hostile_requests_are_refused_or_answered(tmp_path):
 
 @pytest.mark.slow
 def test_many_hostile_requests_are_refused_or_answered(tmp_path):
-    with serving(models(), tmp_path / "store") as process:
-        attackers = [from_document(process, 500, seed=1), attacked(process, 1500, seed=1)]
-    assert sum(sum(attacker.cases.values()) for attacker in attackers) >= 1900
-    assert report(attackers, 1).count("0 of our own") <= 1
+    found = run(tmp_path, 2000, seed=1)
+    assert sum(found["statuses"].values()) >= 1900
+    assert sum(not own for own, _ in found["routes"].values()) <= 1

@@ -2,20 +2,14 @@
 
 Clients create, extend, correct, roll back and erase tasks over HTTP until the server is killed. Then all invariants
 hold of the store, every answer that came is true of it, and requests that are sent again are answered as before.
-
-    python -m tests.serving.kills --kills 1000 --seed 0
 """
 
-import argparse
 import json
 import random
 import signal
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import httpx2
 from tests.http.processes import serving
@@ -182,18 +176,3 @@ def _one_store(model, store, seeds, counts):
                 gone = lost(service, user)
                 counts["lost"] += len(gone)
                 assert not gone, gone
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        counts = run(Path(folder), given.kills, given.seed)
-    sys.stdout.write(f"{given.kills} kills, seed {given.seed}: {dict(counts)}\n")
-    return int(counts["lost"] > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
