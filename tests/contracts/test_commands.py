@@ -45,7 +45,7 @@ def can(cls, kind):
 
 
 def trainable(cls):
-    return not cls.baseline or cls.start == "pretrained"
+    return cls.meta_gradient != "none" or cls.start == "pretrained"
 
 
 EVERY = [(key, kind) for key, cls in LEARNERS.items() for kind in KINDS if can(cls, kind) and trainable(cls)]

@@ -132,8 +132,8 @@ def test_the_winner_is_an_ordinary_model_and_the_record_says_what_it_beat(whole,
     model = MetaModel.from_pretrained(whole)
     record = read_json(whole / "race.json")["summary"]
     assert record["winner"] == model.learner.key
-    assert {row["name"] for row in record["candidates"]} == set(FIELD)
-    assert set(model.facts["race"]) == set(FIELD)
+    assert {row["name"] for row in record["candidates"]} == {*FIELD, "ensemble"}
+    assert set(model.facts["race"]) == {*FIELD, "ensemble"}
     first = record["candidates"][0]
     assert model.facts["validation score"] <= first["score"] * 1.03, "the cheapest of those that are as good"
     assert all(row["behind"]["low"] is not None for row in record["candidates"] if row["name"] != record["winner"])
@@ -243,10 +243,36 @@ def test_beside_a_probe_that_won_the_ladder_is_pre_trained_as_the_race_was(exper
     assert "pooled" in {row.evaluation.learner for row in report.comparisons[0].rows}
 
 
+def test_an_ensemble_that_wins_is_an_ordinary_model_and_names_its_members(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "r2d2"))
+    monkeypatch.setattr("handful.workflows.race_ensemble.PICKS", 2)
+    monkeypatch.setattr("handful.workflows.race_scores.Judge.best", lambda judge, scores: "ensemble")
+    monkeypatch.setattr("handful.workflows.race_ensemble.best_picks", lambda *arguments: {"ridge-probe": 1, "r2d2": 1})
+    model = auto(experiment, tmp_path / "run")
+    assert model.learner.key == "ensemble"
+    assert model.facts["members"] == "ridge-probe 50%, r2d2 50%"
+    assert "ridge-probe 50%, r2d2 50%" in (tmp_path / "run" / "model" / "README.md").read_text()
+    report = evaluate(tmp_path / "run", tasks=4, minutes=0, curve=False)
+    assert report.comparisons[0].rows[0].evaluation.learner == "ensemble"
+    page = report.write(tmp_path / "report").read_text()
+    assert "ensemble is the best of 3 candidates" in page
+    assert "ridge-probe 50%, r2d2 50%" in page
+
+
+def test_an_ensemble_is_tried_on_rows_while_time_is_left(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "dummy"))
+    monkeypatch.setattr(RaceRecord, "left", property(lambda record: 0.0))
+    auto(experiment, tmp_path / "run")
+    record = read_json(tmp_path / "run" / "race.json")
+    assert not record["decided"]["time for the ensemble"]
+    assert {row["name"] for row in record["summary"]["candidates"]} == {"ridge-probe", "dummy"}
+
+
 def test_candidates_are_compared_on_the_tasks_that_all_were_scored_on(experiment, tmp_path, monkeypatch):
     errors = {"ridge-probe": [5.0] * 10, "dummy": [9.0] * 10 + [0.0] * 10}
     monkeypatch.setattr(race_entrants.Probe, "scored", lambda one: Scored(torch.tensor(errors[one.name])))
     monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "dummy"))
+    monkeypatch.setattr(workflow, "ensemble_of", lambda *arguments: None)
     assert auto(experiment, tmp_path / "run").learner.key == "ridge-probe"
     summary = read_json(tmp_path / "run" / "race.json")["summary"]
     assert summary["tasks"] == 10
@@ -360,7 +386,7 @@ def test_a_race_that_jumps_to_its_end_goes_on_with_the_same_bits(experiment, tmp
         stop = threading.Event()
 
         def hear(event, stop=stop, when=when):
-            if isinstance(event, StepEvent) and event.done == when:
+            if isinstance(event, StepEvent) and event.work == "racing r2d2" and event.done == when:
                 stop.set()
 
         with pytest.raises(StoppedError):

@@ -12,11 +12,11 @@ def test_a_third_goes_on_down_to_one(candidates, counts):
     assert rounds(candidates) == counts
 
 
-def test_rounds_take_equal_times_whoever_is_in_them():
-    """Two candidates, of which one takes steps twice as long: 60 s, 30 s each in the first round, 60 s in the last."""
+def test_candidates_share_the_time_of_a_round_equally():
+    """Two, of which one takes steps twice as long: 72 s in the first round, 36 s each, and 48 s in the last."""
     fast, slow = (targets(120, [2, 1], per_step, 2.0, 5) for per_step in (0.1, 0.2))
-    assert fast == [280, 280 + 500]
-    assert slow == [140, 140 + 250]
+    assert fast == [340, 340 + 380]
+    assert slow == [170, 170 + 190]
     assert targets(0.0, [3, 1], 1.0, 1.0, 5) == [1, 2], "there is a step in each round, however short the time"
 
 

@@ -356,6 +356,22 @@ def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan, *, 
     return to_device(over_tasks(one, (to_device(batch, learner.device),), plan, learner), "cpu")
 
 
+@own_settings()
+def predictions_of(
+    learner: Learner, distribution: TaskDistribution, tasks: int
+) -> list[tuple[list[int], Prediction, Tensor]]:
+    """What a learner predicts for the queries of the first tasks, in the same batches whatever the learner.
+
+    Returns of each batch the numbers of its tasks, the predictions `(tasks, n, ...)` and the targets.
+    """
+    learner = evaluation_copy(learner)
+    with torch.no_grad():
+        return [
+            (numbers, predict_tasks(learner, drawn, spec, rule(learner, len(numbers))), drawn.query.targets)
+            for numbers, drawn, spec in batches(distribution, range(tasks))
+        ]
+
+
 def check_number(tasks: int) -> None:
     """Raise `UserError` for fewer than 1 task to score."""
     if tasks < 1:

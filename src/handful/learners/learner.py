@@ -81,8 +81,8 @@ class Learner(nn.Module, ABC):
     uses_support: ClassVar[bool] = True
     uses_inputs: ClassVar[bool] = True
     uses_other_tasks: ClassVar[bool] = True
-    state_holds_examples: ClassVar[bool] = False
-    predicts_deviation: ClassVar[bool] = False
+    state_holds_examples: bool = False
+    predicts_deviation: bool = False
     baseline: ClassVar[bool] = False
     start: ClassVar[Start] = "own"
     costly: ClassVar[bool] = False

@@ -39,7 +39,7 @@ class ByKind(NamedTuple):
         return f"{self.classification}; {self.regression} for values"
 
 
-def by_kind(*, classification: float, regression: float) -> Any:
+def by_kind(*, classification: Any, regression: Any) -> Any:
     """A default for each kind of task; `Any`, since a constructor gets the one of its task."""
     return ByKind(classification, regression)
 

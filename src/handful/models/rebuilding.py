@@ -12,6 +12,7 @@ import handful
 from handful import backbones
 from handful.encoders.tuned import TunedEncoder
 from handful.errors import ArtifactError, HandfulError, UserError
+from handful.learners.ensemble import Ensemble
 from handful.learners.learner import Learner
 from handful.own_code import check_trusted
 from handful.pipelines.pipeline import InputPipeline
@@ -34,9 +35,10 @@ def built(
     try:
         recipe = dict(config["recipe"])
         cls, spec = LEARNERS[recipe.pop("learner")], TaskSpec.from_json(recipe.pop("spec"))
-        check_network_trusted(recipe["backbone"], recipe.get("backbone_options"), trust)
         options = recipe.pop("options")
-        parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
+        parts = [*_code_of(cls, recipe, spec, trust)]
+        for member in options["members"] if cls is Ensemble else ():
+            parts += _code_of(LEARNERS[member["learner"]], member, spec, trust)
         if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built
             with _at_most(EXTRA_PARAMETERS + len(tensors)):
                 planned = cls.build(spec, device="meta", **options, **recipe).state_dict()
@@ -54,6 +56,13 @@ def built(
             f"{source} cannot be built (it was saved by {versions}). {reason}", code=code, hint=hint
         ) from error
     return learner, pipeline
+
+
+def _code_of(cls: type[Learner], recipe: dict[str, Any], spec: TaskSpec, trust: Sequence[str]) -> tuple[Any, Any]:
+    """The code that a recipe names: of its learner, and of its network, which is trusted."""
+    backbone = recipe.get("backbone", "auto")
+    check_network_trusted(backbone, recipe.get("backbone_options"), trust)
+    return cls, backbones.resolve(backbone, spec.input_shape)
 
 
 def check_network_trusted(backbone: Any, options: dict[str, Any] | None, trust: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ class RaceResult:
     heads: the heads that were tried on the winner's pre-trained network, in words.
     start: names of those that no training has changed, the others had to be clearly ahead of the best of these.
     examples: the largest number on which a candidate was trained or pre-trained.
+    members: of a winner that is an ensemble, with their weights, in words.
     """
 
     winner: str
@@ -34,6 +35,7 @@ class RaceResult:
     heads: tuple[str, ...] = ()
     examples: int = 0
     start: tuple[str, ...] = ()
+    members: str = ""
 
     @classmethod
     def from_json(cls, summary: Mapping[str, Any]) -> "RaceResult":
@@ -47,6 +49,7 @@ class RaceResult:
             tuple(summary.get("heads", ())),
             summary.get("examples", 0),
             tuple(summary.get("start", ())),
+            summary.get("members", ""),
         )
 
     def markdown(self) -> str:
@@ -58,10 +61,11 @@ class RaceResult:
             if self.start
             else ""
         )
+        members = f" It averages the predictions of {self.members}." if self.members else ""
         parts = [
-            f"{self.winner} is {others} on the same {count_of(self.tasks, 'validation task')}. Of those that are as "
-            f"good as the first, the fastest to adapt is kept.{trained} The number of candidates flatters these "
-            "scores: those on test tasks above say what the model is worth.",
+            f"{self.winner} is {others} on the same {count_of(self.tasks, 'validation task')}.{members} Of those "
+            f"that are as good as the first, the fastest to adapt is kept.{trained} The number of candidates flatters "
+            "these scores: those on test tasks above say what the model is worth.",
             "\n".join(f"| {' | '.join(line)} |" for line in (HEADER, ["---"] * len(HEADER), *self._rows())),
         ]
         if self.heads:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_wa
 from handful.workflows.experiment import Experiment, comparing, continued, note_fewer_classes, with_queries
 from handful.workflows.race_candidates import candidates, kind_of, meta_trained, race_of
 from handful.workflows.race_end import Finish, finished
+from handful.workflows.race_ensemble import Averaged, ensemble_of
 from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
 from handful.workflows.race_record import RaceRecord, budget_of
 from handful.workflows.race_scores import Scored, on_same_tasks, reason
@@ -40,14 +41,16 @@ from handful.workflows.race_trainees import Trainee
 
 MINUTES = 10.0
 """Default time budget of a race."""
-PRETRAINING = 0.1
-"""Share of the budget for each learner that is only pre-trained."""
-WINNING = 0.5
-"""Largest share of the budget for one candidate's training, by which its plan is chosen."""
+PRETRAINING = 0.05
+"""Share of the budget for each learner that is only pre-trained, where others are meta-trained."""
+LEAST = 0.05
+"""Share of the budget that each candidate's training takes at least, by which its plan is chosen."""
 VALIDATIONS = 8
 """Validations in the last candidate's training."""
 SAVING = 0.02
 """Share of the budget reserved for saving the winner."""
+AVERAGING = 0.03
+"""Share of the budget reserved for the ensemble of a race on rows."""
 READING_AGAIN = 0.1
 """The most of the budget that reading images again, in the size that was chosen, counts for."""
 PREPARING = 1 / 3
@@ -222,7 +225,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
             pretrained.append(one)
     for other in meta_trained(track, learners):
         in_time = not (probes or pretrained or trainees) or _in_time(other, dropped)
-        if in_time and _prepared(other, WINNING * budget, dropped):
+        if in_time and _prepared(other, LEAST * budget, dropped):
             trainees.append(other)
     pretrained = _sharing(pretrained)
     if not (probes or pretrained or trainees):
@@ -242,14 +245,26 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     if not scores:
         raise HandfulError(f"No candidate could be trained: {'; '.join(dropped.values())}.", code="training-diverged")
     scores = on_same_tasks(scores)  # heads on a network may have been compared on fewer than the rest
-    entrants = {one.name: one for one in (*probes, *pretrained, *trainees)}
+    entrants: dict[str, Entrant] = {one.name: one for one in (*probes, *pretrained, *trainees)}
+    averaged = _averaged(track, entrants, scores)
+    if averaged is not None:
+        entrants[averaged.name], scores[averaged.name] = averaged, averaged.scored()
     start = [one.name for one in probes] if track.encoded else []
     below = track.judge.below(scores, start) if start else {}
     winner = entrants[track.judge.best({name: one for name, one in scores.items() if name not in below})]
     if isinstance(winner, Trainee):
         winner.restored()
+    facts = {"members": winner.described} if isinstance(winner, Averaged) else {}
     most = max(one.examples for one in entrants.values())
-    return Finish(winner, scores, below | dropped, {one.name: one.rounds for one in trainees}, most, start)
+    return Finish(winner, scores, below | dropped, {one.name: one.rounds for one in trainees}, most, start, facts)
+
+
+def _averaged(track: Track, entrants: Mapping[str, Entrant], scores: Mapping[str, Scored]) -> Averaged | None:
+    """The ensemble of a race on rows, unless its time is over: where classes are drawn anew, that was not better."""
+    record = track.record
+    if race_of(track.tasks) != "rows" or not record.decide("time for the ensemble", lambda: record.left > 0):
+        return None
+    return ensemble_of(track, entrants, scores)
 
 
 def heads(tasks: TaskDistribution) -> list[type[Learner]]:
@@ -332,7 +347,8 @@ def _trained(track: Track, one: Trainee, ends: Sequence[int], number: int, *, la
     """Train a candidate for one round. Returns its scores."""
     start, end = ends[number - 1] if number else 0, ends[number]
     one.course = Course(ends[-1])
-    behind = _behind(track, one) + SAVING * track.record.seconds
+    averaging = AVERAGING if race_of(track.tasks) == "rows" else 0.0
+    behind = _behind(track, one) + (SAVING + averaging) * track.record.seconds
     if last and number:
 
         def corrected() -> int:

@@ -77,8 +77,9 @@ def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, An
 
     Of a candidate: its score, by how much it is behind the winner with the 95 % interval (in the unit in which scores
     are averaged), seconds to adapt to a task, why it was dropped, and after each round the seconds that it had trained
-    and its score then. Of the winner: what was tried on its pre-trained network. Of all: the most examples on
-    which one was trained, for the ladder beside a winner that saw none, and which no training has changed.
+    and its score then. Of the winner: what was tried on its pre-trained network, and the members of an ensemble. Of
+    all: the most examples on which one was trained, for the ladder beside a winner that saw none, and which no training
+    has changed.
     """
     best = finish.scores[finish.winner.name]
     rows = []
@@ -97,5 +98,5 @@ def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, An
     left_out = {name: why for name, why in finish.dropped.items() if name not in finish.scores}
     facts = {"winner": finish.winner.name, "metric": track.metric.name, "tasks": len(best.scores)}
     facts |= {"heads": track.record.results.get(f"heads of {finish.winner.name}", [])}
-    facts |= {"examples": finish.examples, "start": list(finish.start)}
+    facts |= {"examples": finish.examples, "start": list(finish.start), "members": finish.facts.get("members", "")}
     return finite(facts | {"candidates": rows, "left_out": left_out})  # type: ignore[no-any-return]

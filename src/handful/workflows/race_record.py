@@ -112,6 +112,8 @@ class RaceRecord:
                 )
             self.decided[name] = _as_read(make())
             self.write()
+        elif not self.path.exists():  # by a given budget, too, the race has begun
+            self.write()
         return self.decided[name]
 
     def found(self, name: str, make: Callable[[], Any]) -> Any:

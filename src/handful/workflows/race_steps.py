@@ -7,6 +7,8 @@ from handful.training.budget import StepCount
 
 KEPT = 3
 """One in so many candidates continues to the next round."""
+LAST_ROUND = 0.4
+"""Share of the time for the last round; the others share the rest equally."""
 LAST_PART = 0.05
 """The last share of the schedule, in which the rate falls to zero; it is taken even if little time is left."""
 
@@ -17,8 +19,8 @@ def rounds(candidates: int) -> list[int]:
     A single one has two rounds, too, since the number of steps is corrected before the last one.
 
     *Non-stochastic Best Arm Identification and Hyperparameter Optimization* (Jamieson & Talwalkar, 2016),
-    https://arxiv.org/abs/1502.07943. Departure: a third continues, not a half, so that the last one gets nearly half of
-    the time.
+    https://arxiv.org/abs/1502.07943. Departures: a third continues, not a half, and the last round is the longest one
+    (`LAST_ROUND`), so that the winner gets half of the time.
     """
     if candidates < 2:
         return [1, 1] if candidates else []
@@ -33,15 +35,16 @@ def targets(
 ) -> list[int]:
     """The step at which a candidate ends each round, if it is in all of them.
 
-    seconds: of all rounds, which are equally long.
-    counts: of candidates in each of them.
+    seconds: of all rounds.
+    counts: of candidates in each of them, who share its time equally.
     per_step, per_validation: seconds of this candidate.
     validations: in the last round; the others have one.
     """
-    ends, step = [], 0
+    ends, step, last = [], 0, len(counts) - 1
     for number, count in enumerate(counts):
-        scored = validations if number == len(counts) - 1 else 1
-        own = seconds / len(counts) / count - scored * per_validation
+        share = LAST_ROUND if number == last else (1 - LAST_ROUND) / last
+        scored = validations if number == last else 1
+        own = share * seconds / count - scored * per_validation
         step += max(1, int(own / max(per_step, 1e-9)))
         ends.append(step)
     return ends
