@@ -49,7 +49,7 @@ each_meta_trained = pytest.mark.parametrize(("cls", "problem"), META_TRAINED, id
 # Purity
 
 
-@each_case
+@pytest.mark.parametrize(("cls", "problem"), slow_on(CASES, IMAGES), ids=name_of)
 def test_adapt_predict_and_meta_loss_are_pure(cls, problem):
     check_purity(problem.learner(cls), problem)
 
@@ -76,7 +76,7 @@ def check_purity(learner, problem):
 # One task at a time or many
 
 
-@each_case
+@pytest.mark.parametrize(("cls", "problem"), slow_on(CASES, IMAGES), ids=name_of)
 def test_predictions_are_the_same_at_once_in_chunks_and_one_by_one(cls, problem):
     check_predictions_agree(problem.learner(cls), problem)
 
@@ -184,7 +184,7 @@ def test_a_gpu_gives_the_predictions_and_meta_gradients_of_a_cpu(cls, problem):
 # The meta-gradient
 
 
-@pytest.mark.parametrize(("cls", "problem"), EXACT, ids=name_of)
+@pytest.mark.parametrize(("cls", "problem"), slow_on(EXACT, IMAGES), ids=name_of)
 def test_meta_gradient_is_the_derivative_of_the_meta_loss(cls, problem):
     check_meta_gradient(problem.learner(cls), problem, alone=problem in (ROWS, VALUES))
     check_meta_gradient(problem.learner(cls).train(), problem, alone=False)

@@ -80,8 +80,6 @@ def race(summary: dict[str, Any]) -> Table:
         )
     for name, why in summary["left_out"].items():
         table.add_row(name, "", why)
-    if summary.get("members"):
-        table.caption = f"The ensemble averages {summary['members']}."
     return table
 
 

@@ -347,6 +347,7 @@ def _say_what_came_of_it(model: "MetaModel", output: Path, start: float) -> None
         )
     else:
         seen = f"pre-trained on {facts['examples']:,} examples" if facts.get("examples") else "which takes no steps"
+        seen = f"the average of {facts['members']}" if "members" in facts else seen
         what = f"Kept {model.learner.key}, {seen}, after {whole:.0f} s"
     out.print(
         f"{what} ({facts['selection']}: {score}).\n"
