@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from handful.evaluation.costly import with_costly
-from handful.evaluation.grounds import encoder_grounds
+from handful.evaluation.grounds import Unencoded, encoder_grounds
 from handful.evaluation.ladder import Ladder
 from handful.evaluation.scoring import FROZEN, TUNED, evaluate
 from handful.pipelines.texts import TextPipeline
@@ -127,7 +127,7 @@ def test_beside_a_frozen_encoder_a_rung_tunes_it_on_the_same_tasks(word_encoder)
         return whole
 
     learner = LEARNERS["protonet"].build(vectors.spec, backbone="linear", distance="cosine")
-    ladder = Ladder(learner, None, examples=0, unencoded=open_whole)
+    ladder = Ladder(learner, None, examples=0, unencoded=Unencoded(open_whole))
     assert not opened, "before a rung needs it"
     [rung] = [rung for rung in ladder.rungs if rung.name == "contrastive"]
     assert not any(rung.name == "contrastive" for rung in Ladder(learner, None, examples=0).rungs)
@@ -144,6 +144,22 @@ def test_beside_a_frozen_encoder_a_rung_tunes_it_on_the_same_tasks(word_encoder)
     [row] = [row for row in comparison.rows if row.evaluation.name == "contrastive"]
     assert row.paired.tasks == 3
     assert len(opened) == 1
+
+
+def test_inputs_that_take_longer_to_read_than_the_time_are_not_read(word_encoder):  # noqa: F811
+    tasks = tokens()
+    word_encoder()
+    learner = LEARNERS["protonet"].build(tasks.spec, backbone="linear")
+
+    def opened():
+        raise AssertionError("they are read")
+
+    ladder = Ladder(learner, None, examples=0, unencoded=Unencoded(opened, seconds=3600))
+    ladder.rungs = [rung for rung in ladder.rungs if rung.name in ("contrastive", "dummy")]
+    test, validation = tasks.split("test"), tasks.split("val")
+    comparison = ladder.run(test, validation, tasks=3)
+    found = with_costly(ladder, comparison, test, validation, tasks=3, seconds=600)
+    assert found.left_out == {"contrastive": None}
 
 
 def test_rungs_on_the_tuned_encoder_are_no_alternative_to_the_learner(climbed):

@@ -162,6 +162,17 @@ def test_an_image_is_the_same_from_files_and_memory(name, request, tmp_path):
         pipeline.encode([b"text"])
 
 
+def test_the_inputs_of_a_frozen_encoder_are_those_that_make_its_vectors(frozen, tuned):
+    pixels = frozen.unencoded()
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 10, 20, 3), np.uint8))
+    whole = tuned_of(COLORS, None).network.eval()
+    assert torch.allclose(whole(pixels.encode(images)) / frozen.scale, frozen.encode(images), atol=1e-5)
+    assert pixels.backbone_options["layers"] is None, "all of them are tuned"
+    assert tuned.unencoded() is None
+    lost = EncodedImagePipeline(**frozen.settings() | {"encoder": "no.such/folder"})
+    assert lost.unencoded() is None, "without its encoder"
+
+
 def test_other_forms_of_an_image_are_the_same(frozen):
     """A palette, gray, a camera's turning flag, transparency on white."""
     color = np.full((6, 12, 3), (200, 40, 90), np.uint8)

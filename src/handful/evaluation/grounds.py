@@ -37,6 +37,11 @@ class Ground:
         self.network = None if network is None else Remembered(network.eval())
         self._seconds: dict[int, float] = {}
 
+    @property
+    def seconds_to_open(self) -> float:
+        """Seconds to read its inputs before the first task, if they are not yet read."""
+        return 0.0
+
     def tasks(self, tasks: TaskDistribution) -> TaskDistribution:
         """The tasks for a baseline; the encoder's vector of an example is computed once for all tasks."""
         if self.network is None:
@@ -82,11 +87,12 @@ class Unencoded(Ground):
     """The inputs of a frozen encoder in place of its vectors, for a baseline that tunes it.
 
     opened: gives the tasks with these inputs, which are read when a baseline first needs them.
+    seconds: that this takes, about.
     """
 
-    def __init__(self, opened: Callable[[], TaskDistribution]) -> None:
+    def __init__(self, opened: Callable[[], TaskDistribution], seconds: float = 0.0) -> None:
         super().__init__()
-        self._opened = opened
+        self._opened, self._opening = opened, seconds
 
     @cached_property
     def opened(self) -> TaskDistribution:
@@ -99,6 +105,11 @@ class Unencoded(Ground):
         sizes = tasks.sizes
         with collecting():
             return self.opened.split(tasks.split_name).with_sizes(sizes.way, sizes.shot, sizes.query_shot)
+
+    @property
+    def seconds_to_open(self) -> float:
+        """See `Ground`."""
+        return 0.0 if "opened" in vars(self) else self._opening
 
     def vectors(self, tasks: TaskDistribution) -> bool:
         """Never."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -86,8 +86,8 @@ class Ladder:
     network: the weights of the learner's network after its own pre-training, used instead if no head is needed; None
         without a pre-training.
     backbone: the network of baselines, and its options, beside a learner that has none of its own.
-    unencoded: opens the scored data as inputs of the frozen encoder whose vectors the learner gets, for a baseline that
-        tunes it; None: no such baseline.
+    unencoded: the scored data as inputs of the frozen encoder whose vectors the learner gets, for a baseline that tunes
+        it; None: no such baseline.
     minutes: for the pre-training and for costly baselines, which `costly.with_costly` adds. 0: costly baselines are
         left out, and the pre-training is not limited, so that nothing depends on the clock.
     keeper: stores the pre-training while it runs. A shorter one that it has is used, unless the time allows for twice
@@ -114,7 +114,7 @@ class Ladder:
         seen_by: str = "the learner",
         network: dict[str, Tensor] | None = None,
         backbone: tuple[Backbone, dict[str, Any]] = ("auto", {}),
-        unencoded: Callable[[], TaskDistribution] | None = None,
+        unencoded: Unencoded | None = None,
         minutes: float = MINUTES,
         seed: int = 0,
         metric: Metric | str | None = None,
@@ -134,7 +134,7 @@ class Ladder:
         own = learner.recipe["backbone"], learner.recipe["backbone_options"]
         self._backbone = backbone if learner.start in ("raw", "fitted") else own
         self._inputs, self._encoders = Ground(), encoder_grounds(learner, trained)
-        self._unencoded = None if unencoded is None else Unencoded(unencoded)
+        self._unencoded = unencoded
         pool = (self._encoders[0] if self._encoders else self._inputs).pool(trained)
         # What is fitted on rows is not for the vectors of an encoder.
         self._rows = pool.table(spec.input_shape) if pool is not None and self._encoders is None else None

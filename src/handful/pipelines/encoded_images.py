@@ -10,7 +10,7 @@ from torch import Tensor
 
 from handful.encoders.encoder import KEPT_FROM
 from handful.encoders.images import ImageEncoder
-from handful.encoders.tuned import TunedEncoder, encoder_of
+from handful.encoders.tuned import TunedEncoder, encoder_of, encoder_to_tune
 from handful.errors import within
 from handful.limits import LOCAL, Limits
 from handful.pipelines.image_decoding import decoded
@@ -57,6 +57,13 @@ class EncodedImagePipeline(ImageInputs):
             self.backbone = TunedEncoder.key
             self.backbone_options = TunedEncoder.options("images", encoder, revision, layers)
         self._loaded: ImageEncoder | None = None
+
+    def unencoded(self) -> Self | None:
+        """For pixels; None if its inputs are pixels already, or if the encoder is missing."""
+        encoder = None if self.tuned else encoder_to_tune("images", self.encoder, self.revision)
+        if encoder is None:
+            return None
+        return type(self)(**self.settings() | {"layers": None, "shape": encoder.input_shape, "scale": 1.0})
 
     @classmethod
     def fit(

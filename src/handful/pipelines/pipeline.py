@@ -77,7 +77,7 @@ class InputPipeline(ABC):
 
     def unencoded(self) -> "InputPipeline | None":
         """The same for inputs of its frozen encoder, not vectors, for a learner that tunes it; None without such an
-        encoder, or if its inputs are too large to keep.
+        encoder.
         """
         return None
 

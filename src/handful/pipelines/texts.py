@@ -11,8 +11,7 @@ from torch import Tensor
 
 from handful.data_options import DataOptions
 from handful.encoders.texts import CUT, MEAN, TextEncoder
-from handful.encoders.tuned import TunedEncoder, encoder_of
-from handful.errors import ArtifactError, UserError
+from handful.encoders.tuned import TunedEncoder, encoder_of, encoder_to_tune
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import shaped, target_moments
 from handful.pipelines.rows import RowPipeline, written
@@ -66,10 +65,8 @@ class TextPipeline(RowPipeline):
         """For tokens; None if its inputs are tokens already, or if the encoder cannot be tuned."""
         if self.tuned or self.long_texts == MEAN:
             return None
-        try:
-            encoder = encoder_of("texts", self.encoder, self.revision)
-            encoder.network()
-        except (UserError, ArtifactError):
+        encoder = encoder_to_tune("texts", self.encoder, self.revision)
+        if encoder is None:
             return None
         [width] = encoder.input_shape
         return type(self)(**self.settings() | {"layers": None, "width": width, "scale": 1.0})

@@ -13,6 +13,7 @@ from handful.engine.devices import device_named
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.costly import with_costly
+from handful.evaluation.grounds import Unencoded
 from handful.evaluation.intervals import Interval
 from handful.evaluation.ladder import MINUTES, Ladder
 from handful.evaluation.scoring import check_number, check_tasks, metric_of
@@ -33,6 +34,8 @@ from handful.workflows.experiment import Experiment, Source, opened_again, reope
 CURVE_SHOTS = (1, 2, 3, 5, 10)
 CURVE_TASKS = 60
 DIAGNOSIS_TASKS = 20
+UNENCODED = 2**30
+"""Numbers in the inputs of a frozen encoder that are kept at the most: with pixels, of a byte each, 1 GiB."""
 
 
 def evaluate(
@@ -87,7 +90,9 @@ def evaluate(
     # The ladder's rungs have this network, which a winner of a race on raw inputs lacks.
     check_network_trusted(experiment.backbone, experiment.backbone_options, trust)
     history = run.metrics()
+    began = time.monotonic()
     home, away, new = _opened(run, experiment, model, other)
+    reading = time.monotonic() - began
     queries = experiment.query_shot if query_shot is None else query_shot
     test = away.split("test")
     places = [
@@ -109,7 +114,7 @@ def evaluate(
     learned_from = trained
     if home and isinstance(model.learner.backbone, TunedEncoder):  # each changed image would be encoded anew
         learned_from = experiment.tasks(home.split("train"))
-    unencoded = _unencoded(run, experiment, model, other, moved=home is away) if minutes else None
+    unencoded = _unencoded(run, experiment, model, other, home, away) if minutes else None
     hear = until(stop, on_event)
     race = None if (summary := run.race()) is None else RaceResult.from_json(summary)
     own_examples: int = model.facts["examples"]
@@ -122,7 +127,7 @@ def evaluate(
         seed=experiment.seed,
         network=run.pretrained_network(),
         backbone=experiment.network(home or away),
-        unencoded=unencoded,
+        unencoded=None if unencoded is None else Unencoded(unencoded, seconds=reading),
         minutes=minutes,
         metric=metric_of(away, metric or experiment.settings.get("metric")),
         on_event=hear,
@@ -247,14 +252,27 @@ def _opened(
 
 
 def _unencoded(
-    run: Run, experiment: Experiment, model: MetaModel, other: Source | None, *, moved: bool
+    run: Run,
+    experiment: Experiment,
+    model: MetaModel,
+    other: Source | None,
+    home: TaskDistribution | None,
+    away: TaskDistribution,
 ) -> Callable[[], TaskDistribution] | None:
-    """What opens the data to score as inputs of the model's frozen encoder; None without one that can be tuned. moved:
-    whether the other source has the data of the training."""
+    """What opens the data to score as inputs of the model's frozen encoder; None without one that can be tuned, or if
+    these take too much memory. home, away: see `_opened`."""
     pipeline = None if model.pipeline is None else model.pipeline.unencoded()
     if pipeline is None:
         return None
-    if other is not None and not moved:
+    rows, each = away.rows(), math.prod(pipeline.input_shape)
+    if rows is not None and len(rows.raw) * each > UNENCODED:
+        note(
+            "no-contrastive",
+            f"The baseline contrastive is left out: with {each:,} numbers each, the {len(rows.raw):,} examples are too "
+            f"many to keep as inputs of the encoder.",
+        )
+        return None
+    if other is not None and home is not away:
         return lambda: other.open(pipeline=pipeline)
     source = experiment.source if other is None else replace(experiment.source, tasks=other.tasks)
     return lambda: reopened(source, run.contents(), pipeline)
