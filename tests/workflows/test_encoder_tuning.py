@@ -30,7 +30,7 @@ from handful.training.kept_layers import worth_keeping
 from handful.training.loop import Training
 from handful.training.run import Run
 from handful.workflows.auto import auto
-from handful.workflows.encoder_race import Stored, Tuned, encoder_raced, tuning_settings
+from handful.workflows.encoder_race import Mapped, Stored, Tuned, encoder_raced, on_frozen, tuning_settings
 from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import ON_ENCODERS, Experiment, Source, comparing, validating
@@ -72,6 +72,7 @@ def data(tmp_path_factory) -> Path:
 def _short_map(monkeypatch):
     """So short a training of the map that what is tuned gets ahead of it."""
     monkeypatch.setattr("handful.workflows.encoder_race.MAP_STEPS", 1)
+    monkeypatch.setattr("handful.workflows.encoder_race.TRANSFER_EXAMPLES", 128)
 
 
 @pytest.fixture
@@ -266,6 +267,32 @@ def test_the_share_of_tuning_is_kept_that_validation_tasks_like_best(share, expe
         assert torch.allclose(weight, start[name] + share, atol=1e-6)
     one.kept_step = 0
     assert len(one.choices) == 1, "nothing was learned"
+
+
+@pytest.mark.slow
+def test_the_map_is_a_mean_with_that_of_transfer_where_directions_count(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr("handful.workflows.encoder_race.MAP_STEPS", 100)
+    tasks, record = experiment.source.open(), RaceRecord(tmp_path / "race.json", None)
+    validation = few(comparing(tasks, 3, 1, 2))
+    track = Track(experiment, experiment.tasks(tasks), validation, Run(tmp_path), record, ignore, None)
+    frozen = on_frozen(track)
+
+    def trained(share: float, **options) -> tuple[Mapped, torch.Tensor]:
+        monkeypatch.setattr("handful.workflows.encoder_race.OF_TRANSFER", share)
+        own = replace(frozen.experiment, options=experiment.options | options)
+        one = Mapped(LEARNERS["protonet"], replace(frozen, experiment=own))
+        one.file.unlink(missing_ok=True)
+        one.train()
+        assert one.kept_step, "else the seed tells nothing"
+        return one, one.learner().backbone.weight
+
+    (_, alone), (_, other), (one, mean) = trained(0.0), trained(1.0), trained(0.25)
+    assert not torch.allclose(alone, other, atol=1e-3)
+    assert torch.allclose(mean, 0.75 * alone + 0.25 * other, atol=1e-6)
+    one.train()
+    assert torch.equal(one.learner().backbone.weight, mean), "it is trained once"
+    by_distance = [trained(share, distance="euclidean")[1] for share in (0.0, 1.0)]
+    assert torch.equal(*by_distance), "transfer goes by directions"
 
 
 def test_of_two_that_are_close_the_better_one_is_kept_though_it_takes_longer(experiment, tmp_path, monkeypatch):
