@@ -1,5 +1,8 @@
 """The average of several learners' predictions, as a learner and as a saved model."""
 
+import math
+import sys
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from handful.errors import ArtifactError, UserError
 from handful.learners.ensemble import Ensemble, averaged
 from handful.models.meta_model import MetaModel
 from handful.registry import LEARNERS
+from handful.storage import tensors_from_bytes, tensors_to_bytes
 from handful.types import Categorical, Examples, Gaussian, Point, TaskSpec
 
 SPEC = TaskSpec("regression", (3,), 2)
@@ -91,9 +95,109 @@ def test_code_that_a_member_names_is_run_only_where_it_is_trusted(tmp_path):
     assert type(trusted.learner.members[0].backbone) is OwnNetwork
 
 
+def saved_with(members=None, **recipe):
+    """A model of an ensemble, or of `cnp` without members, whose file was changed by hand."""
+    kept = Ensemble.of({learner("cnp"): 1, learner("maml"): 1}) if members else learner("cnp")
+    tensors, config, _ = tensors_from_bytes(MetaModel(kept).to_bytes(), "the model")
+    if members:
+        members(config["recipe"]["options"]["members"])
+    changed = config["recipe"] | recipe
+    config["recipe"] = {name: one for name, one in changed.items() if one != GONE}
+    return tensors_to_bytes(tensors, config)[0]
+
+
+GONE = "gone"
+FOREIGN = {"backbone": "learners.foreign_code:Net"}
+
+
+def without_backbone(members):
+    del members[0]["backbone"]
+    members[0]["options"] |= FOREIGN
+
+
+def beside_backbone(members):
+    members[0]["options"] |= FOREIGN
+
+
+def within_another(members):
+    inner = members[0] | FOREIGN
+    members[0] |= {"learner": "ensemble", "backbone": "raw", "options": {"members": [inner, members[1]]}}
+
+
 @pytest.mark.parametrize(
-    "member", ["cnp", {"learner": "cnp"}, {"learner": "cnp", "weight": 0}, {"learner": "cnp", "weight": 1, "more": 2}]
+    "content",
+    [
+        lambda: saved_with(backbone=GONE, options=FOREIGN),
+        lambda: saved_with(options=FOREIGN),
+        lambda: saved_with(without_backbone),
+        lambda: saved_with(beside_backbone),
+        lambda: saved_with(within_another),
+    ],
+    ids=["options for a network", "both", "a member without a network", "a member", "a member of a member"],
 )
-def test_what_is_no_recipe_with_a_weight_is_refused(member):
+def test_no_code_is_run_that_a_file_names_where_none_should_be_named(content, monkeypatch):
+    monkeypatch.delitem(sys.modules, "learners.foreign_code", raising=False)
+    with pytest.raises(ArtifactError):
+        MetaModel.from_bytes(content())
+    assert "learners.foreign_code" not in sys.modules
+    assert MetaModel.from_bytes(saved_with()).learner.key == "cnp", "an unchanged one loads"
+
+
+MEMBER = {
+    "weight": 1,
+    "learner": "cnp",
+    "backbone": "mlp",
+    "backbone_options": {},
+    "normalization": None,
+    "seed": 0,
+    "options": {},
+}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        5,
+        "cnp",
+        [],
+        ["cnp"],
+        [{"learner": "cnp", "weight": 1}],
+        *([MEMBER | wrong] for wrong in ({"weight": 0}, {"weight": "a"}, {"weight": math.inf}, {"weight": True})),
+        *([MEMBER | wrong] for wrong in ({"learner": ["cnp"]}, {"options": 5}, {"more": 2})),
+    ],
+    ids=str,
+)
+def test_what_is_no_recipe_with_a_weight_is_refused(members):
+    with pytest.raises(UserError, match="Make an ensemble of trained learners"):
+        Ensemble.build(SPEC, members=members)
+    assert Ensemble.build(SPEC, members=[MEMBER]).members[0].key == "cnp"
+
+
+def test_learners_that_cannot_be_averaged_are_refused():
     with pytest.raises(UserError, match="Make an ensemble"):
-        Ensemble.build(SPEC, members=[member])
+        Ensemble.of({})
+    with pytest.raises(UserError, match="for the same tasks"):
+        Ensemble.of({learner("cnp"): 1, learner("cnp", spec=TaskSpec("regression", (5,), 2)): 1})
+
+
+def test_a_network_without_a_name_works_until_it_is_saved():
+    members = {learner("cnp", backbone=lambda shape: torch.nn.Linear(shape[0], 4), backbone_options={}): 1}
+    ensemble = Ensemble.of(members)
+    assert ensemble.predict(ensemble.adapt(SUPPORT, SPEC), torch.randn(5, 3)).mean.shape == (5, 2)
+    with pytest.raises(UserError, match="no importable name"):
+        MetaModel(ensemble).to_bytes()
+
+
+def test_it_has_copies_and_leaves_the_learners_as_they_are():
+    own = learner("cnp").train()
+    ensemble = Ensemble.of({own: 1})
+    assert own.training
+    assert all(parameter.requires_grad for parameter in own.parameters())
+    assert not any(parameter.requires_grad for parameter in ensemble.parameters())
+
+
+def test_what_holds_of_one_member_holds_of_it():
+    alone, others = (Ensemble.of({learner("ridge-probe"): 1, learner(key): 1}) for key in ("neighbors", "cnp"))
+    assert not alone.uses_other_tasks
+    assert others.uses_other_tasks
+    assert alone.start == others.start == "raw", "the ladder beside it takes the network of the run"

@@ -18,6 +18,7 @@ from evaluation.toys import Clusters
 from handful.backbones import Boosted
 from handful.errors import HandfulError, UserError
 from handful.evaluation.formatting import duration
+from handful.evaluation.ladder import Ladder
 from handful.events import NoteEvent, StepEvent, StoppedError
 from handful.learners.pretraining import Pretraining
 from handful.models.meta_model import MetaModel
@@ -245,14 +246,23 @@ def test_beside_a_probe_that_won_the_ladder_is_pre_trained_as_the_race_was(exper
 
 def test_an_ensemble_that_wins_is_an_ordinary_model_and_names_its_members(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "r2d2"))
-    monkeypatch.setattr("handful.workflows.race_ensemble.PICKS", 2)
     monkeypatch.setattr("handful.workflows.race_scores.Judge.best", lambda judge, scores: "ensemble")
     monkeypatch.setattr("handful.workflows.race_ensemble.best_picks", lambda *arguments: {"ridge-probe": 1, "r2d2": 1})
     model = auto(experiment, tmp_path / "run")
     assert model.learner.key == "ensemble"
     assert model.facts["members"] == "ridge-probe 50%, r2d2 50%"
     assert "ridge-probe 50%, r2d2 50%" in (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "trained steps" not in (tmp_path / "run" / "model" / "README.md").read_text()
+    networks = []
+    ladder = Ladder.__init__
+
+    def heard(self, *arguments, **options):
+        ladder(self, *arguments, **options)
+        networks.append(self._backbone)
+
+    monkeypatch.setattr(Ladder, "__init__", heard)
     report = evaluate(tmp_path / "run", tasks=4, minutes=0, curve=False)
+    assert networks == [("auto", {"hidden": [8]})], "that of the run, and not the raw inputs"
     assert report.comparisons[0].rows[0].evaluation.learner == "ensemble"
     page = report.write(tmp_path / "report").read_text()
     assert "ensemble is the best of 3 candidates" in page
@@ -303,7 +313,7 @@ def test_without_time_to_try_them_candidates_are_left_out(experiment, tmp_path, 
     assert auto(experiment, tmp_path / "run").learner.key == "pooled"
     late = "no time was left for it"
     left_out = read_json(tmp_path / "run" / "race.json")["summary"]["left_out"]
-    assert left_out == {"r2d2": late, "corrected-network": late}
+    assert left_out == {"r2d2": late, "corrected-network": late, "ensemble": late}
     steadily(monkeypatch)
     monkeypatch.setattr(workflow, "candidates", of("r2d2", "pooled", "corrected-network", "dummy"))
     auto(experiment, tmp_path / "again", budget_from=tmp_path / "run")
@@ -747,7 +757,7 @@ def test_each_pretraining_has_its_part_of_the_time(experiment, tmp_path, monkeyp
         race_entrants.Pretrained, "prepare", lambda one, seconds: given.append(seconds) or prepare(one, seconds)
     )
     auto(experiment, tmp_path / "run")
-    assert given == pytest.approx([0.98 * 6 / 2, 0.98 * 6])
+    assert given == pytest.approx([0.95 * 6 / 2, 0.95 * 6])
 
 
 def test_a_pretraining_that_gets_slower_has_fewer_examples_and_gives_its_bits_again(

@@ -6,6 +6,7 @@ import pytest
 
 import own_data
 from handful.evaluation.scoring import evaluate, metric_of
+from handful.events import ignore
 from handful.learners.ensemble import Ensemble
 from handful.registry import LEARNERS
 from handful.tasks.opening import open_tasks
@@ -34,6 +35,7 @@ def track(tmp_path_factory):
         judge=Judge(validation, metric, TASKS),
         record=RaceRecord(tmp_path_factory.mktemp("race") / "race.json", 1.0),
         check_stop=lambda: None,
+        on_event=ignore,
     )
 
 
@@ -59,7 +61,7 @@ FIELD = {"ridge-probe": {}, "neighbors": {}, "dummy": {}, "ridge-probe 9": {"reg
 
 def test_it_is_better_on_the_validation_tasks_than_each_of_its_members(track, record):
     entrants, scores = candidates(track, **FIELD)
-    made = ensemble_of(track, entrants, scores)
+    made = ensemble_of(track, entrants, scores, {})
     learner = made.learner()
     found = Scored(evaluate(learner, track.validation, tasks=TASKS).scores)
     assert isinstance(learner, Ensemble)
@@ -83,15 +85,15 @@ def test_one_candidate_that_nothing_makes_better_stays_alone(track, record):
     far_off = FarOff.build(track.tasks.spec)
     entrants["far off"] = SimpleNamespace(name="far off", learner=lambda: far_off, examples=0)
     scores["far off"] = Scored(evaluate(far_off, track.validation, tasks=TASKS).scores)
-    assert ensemble_of(track, entrants, scores) is None
+    assert ensemble_of(track, entrants, scores, {}) is None
     assert record.results["picks of the ensemble"] == {"ridge-probe": 1}
-    assert ensemble_of(track, entrants, {"ridge-probe": scores["ridge-probe"]}) is None
+    assert ensemble_of(track, entrants, {"ridge-probe": scores["ridge-probe"]}, {}) is None
 
 
 def test_what_was_picked_before_an_interruption_is_taken(track, record):
     entrants, scores = candidates(track, **FIELD)
     record.results["picks of the ensemble"] = {"dummy": 1, "neighbors": 3}
-    made = ensemble_of(track, entrants, scores)
+    made = ensemble_of(track, entrants, scores, {})
     assert made.described == "neighbors 75%, dummy 25%"
 
 
@@ -99,4 +101,19 @@ def test_a_candidate_that_diverged_is_no_member(track, record):
     entrants, scores = candidates(track, **FIELD)
     for name in set(FIELD) - {"dummy"}:
         scores[name].scores[0] = float("inf")
-    assert ensemble_of(track, entrants, scores) is None
+    assert ensemble_of(track, entrants, scores, {}) is None
+
+
+def test_without_time_to_predict_again_there_is_none_and_the_reason_is_told(track, record):
+    entrants, scores = candidates(track, **FIELD)
+    slow = {name: Scored(one.scores, seconds=60.0) for name, one in scores.items()}
+    dropped: dict[str, str] = {}
+    assert ensemble_of(track, entrants, slow, dropped) is None
+    assert dropped == {"ensemble": "no time was left for it"}
+    assert record.decided["time for the ensemble"] is False
+
+
+def test_by_the_budget_of_a_race_that_tried_none_there_is_none(track, tmp_path):
+    entrants, scores = candidates(track, **FIELD)
+    track.record = RaceRecord(tmp_path / "race.json", 1.0, given=True)
+    assert ensemble_of(track, entrants, scores, {}) is None

@@ -13,10 +13,10 @@ def test_a_third_goes_on_down_to_one(candidates, counts):
 
 
 def test_candidates_share_the_time_of_a_round_equally():
-    """Two, of which one takes steps twice as long: 72 s in the first round, 36 s each, and 48 s in the last."""
+    """Two, of which one takes steps twice as long: 60 s in the first round, 30 s each, and 60 s in the last."""
     fast, slow = (targets(120, [2, 1], per_step, 2.0, 5) for per_step in (0.1, 0.2))
-    assert fast == [340, 340 + 380]
-    assert slow == [170, 170 + 190]
+    assert fast == [280, 280 + 500]
+    assert slow == [140, 140 + 250]
     assert targets(0.0, [3, 1], 1.0, 1.0, 5) == [1, 2], "there is a step in each round, however short the time"
 
 

@@ -364,10 +364,14 @@ def predictions_of(
 
     Returns of each batch the numbers of its tasks, the predictions `(tasks, n, ...)` and the targets.
     """
-    learner = evaluation_copy(learner)
-    with torch.no_grad():
+    learner, first = evaluation_copy(learner), distribution.task(0)
+    short = enough_memory(f"predicting with {learner.key!r}", "Lower {way}, {shot} or {query_shot}.")
+    with torch.no_grad(), short:
+        state = learner.adapt(to_device(first.support, learner.device), distribution.spec_of(0))
+        learner, distribution = on_features(learner, distribution)
+        most = _queries_at_once(learner, state, distribution.task(0).query.inputs)
         return [
-            (numbers, predict_tasks(learner, drawn, spec, rule(learner, len(numbers))), drawn.query.targets)
+            (numbers, predict_tasks(learner, drawn, spec, rule(learner, len(numbers)), most=most), drawn.query.targets)
             for numbers, drawn, spec in batches(distribution, range(tasks))
         ]
 

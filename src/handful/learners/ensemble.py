@@ -1,20 +1,42 @@
 """An ensemble: the weighted average of the predictions of several learners."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from handful import backbones
-from handful.errors import UserError
-from handful.learners.learner import Learner, MetaGradientKind
-from handful.learners.options import by_kind
+from handful.errors import UserError, unknown_name
+from handful.functional.stateless import own_copy
+from handful.learners.learner import Learner, MetaGradientKind, Start
+from handful.learners.options import by_kind, options_of
 from handful.registry import LEARNERS
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
 
 OF_MEMBERS = ("learner", "backbone", "backbone_options", "normalization", "seed", "options")
 """What a member says of itself beside its weight: of its recipe, all but the tasks."""
+ANY_OF_THEM = (
+    "state_holds_examples",
+    "predicts_deviation",
+    "predicts_absent",
+    "uses_support",
+    "uses_inputs",
+    "uses_other_tasks",
+)
+"""What holds of an ensemble if it holds of one of its members."""
+
+
+def _untrained(*keys: str) -> list[dict[str, Any]]:
+    """Members without training, equally weighted."""
+    plain: dict[str, Any] = {"backbone": "raw", "backbone_options": {}, "normalization": None, "seed": 0, "options": {}}
+    return [{"weight": 1 / len(keys), "learner": key} | plain for key in keys]
+
+
+UNTRAINED = by_kind(
+    classification=_untrained("centroid", "logistic-probe"), regression=_untrained("dummy", "ridge-probe")
+)
 
 
 class Ensemble(Learner):
@@ -38,6 +60,8 @@ class Ensemble(Learner):
 
     key = "ensemble"
     meta_gradient: ClassVar[MetaGradientKind] = "none"
+    start: ClassVar[Start] = "raw"
+    uses_other_tasks = False
 
     weights: Tensor
 
@@ -46,37 +70,46 @@ class Ensemble(Learner):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        members: Sequence[dict[str, Any]] = by_kind(
-            classification=[{"weight": 0.5, "learner": "centroid"}, {"weight": 0.5, "learner": "logistic-probe"}],
-            regression=[{"weight": 0.5, "learner": "dummy"}, {"weight": 0.5, "learner": "ridge-probe"}],
-        ),
+        members: list[dict[str, Any]] = UNTRAINED,
     ) -> None:
         super().__init__()
         self.backbone = backbones.Raw(spec.input_shape)  # members have networks of their own
         self.outputs = spec.outputs
+        check_members(members)
         self._hold([_built(spec, member) for member in members], [member["weight"] for member in members])
 
     @classmethod
-    def of(cls, weights: dict[Learner, float]) -> "Ensemble":
-        """The ensemble of trained learners, which become its members as they are.
+    def of(cls, weights: Mapping[Learner, float]) -> "Ensemble":
+        """The ensemble of trained learners, of which it has copies.
 
-        weights: of each learner, for tasks of one spec.
+        weights: of each learner, above 0. All are for the same tasks, and none has an encoder that is tuned.
+
+        Raises `UserError` for others.
         """
         members = []
         for learner, weight in weights.items():
             own = {name: learner.recipe[name] for name in OF_MEMBERS}
             members.append({"weight": weight} | own | {"backbone": backbones.written(own["backbone"])})
-        first = next(iter(weights))
-        made = cls.build(first.recipe["spec"], backbone="raw", device=first.device, members=members)
-        made._hold(list(weights), list(weights.values()))
+        check_members(members)
+        specs = [learner.recipe["spec"] for learner in weights]
+        if any(spec != specs[0] for spec in specs):
+            raise UserError(f"The members of an ensemble are for the same tasks, and these are for {specs}.")
+        if any(member["backbone"] == "encoder" for member in members):
+            raise UserError("A learner with a tuned encoder is no member of an ensemble. Leave it out.")
+        copies = [own_copy(learner) for learner in weights]
+        made = cls.build(specs[0], backbone="raw", device=copies[0].device)
+        made.recipe["options"] = {"members": members}
+        made._hold(copies, [*weights.values()])
         return made.eval()
 
-    def _hold(self, members: list[Learner], weights: list[float]) -> None:
+    def _hold(self, members: list[Learner], weights: Sequence[float]) -> None:
         self.members = nn.ModuleList(members).requires_grad_(False)
-        self.register_buffer("weights", torch.tensor(weights) / sum(weights), persistent=False)
+        total = sum(weights)
+        shares = torch.tensor([weight / total for weight in weights], device=members[0].progress.device)
+        self.register_buffer("weights", shares, persistent=False)
         self.any_way = all(member.any_way for member in members)
-        self.state_holds_examples = any(member.state_holds_examples for member in members)
-        self.predicts_deviation = any(member.predicts_deviation for member in members)
+        for name in ANY_OF_THEM:
+            setattr(self, name, any(getattr(member, name) for member in members))
 
     @property
     def pointwise(self) -> bool:
@@ -98,9 +131,12 @@ class Ensemble(Learner):
 
     def predict_stacked(self, states: TaskState, inputs: Tensor) -> Prediction | None:
         """The same of stacked tasks, where all members have a way of their own for them."""
-        found = [member.predict_stacked(states[str(number)], inputs) for number, member in enumerate(self._learners)]
-        known = [one for one in found if one is not None]
-        return averaged(known, self.weights) if len(known) == len(found) else None
+        found = []
+        for number, member in enumerate(self._learners):
+            if (one := member.predict_stacked(states[str(number)], inputs)) is None:
+                return None
+            found.append(one)
+        return averaged(found, self.weights)
 
 
 def averaged(predictions: Sequence[Prediction], weights: Tensor) -> Prediction:
@@ -122,19 +158,36 @@ def averaged(predictions: Sequence[Prediction], weights: Tensor) -> Prediction:
     return Gaussian(mean, within + (_along(weights, means) * (means - mean).square()).sum(0))
 
 
+def check_members(members: Any) -> None:
+    """Raise `UserError` unless these are the recipes of one or more learners, each with its weight."""
+    sound = isinstance(members, Sequence) and not isinstance(members, str) and len(members) > 0
+    for member in members if sound else [members]:
+        if not sound or not _is_recipe(member):
+            raise UserError(
+                f"The members of an ensemble are recipes of learners, each with its weight above 0, not {member!r}. "
+                "Make an ensemble of trained learners with handful.learners.ensemble.Ensemble.of."
+            )
+        cls = LEARNERS[member["learner"]]
+        for name in member["options"]:  # else one of them could name a network, and its code, where nobody looks
+            if name not in options_of(cls):
+                raise unknown_name(f"option of {cls.key!r}", name, options_of(cls))
+
+
+def _is_recipe(member: Any) -> bool:
+    if not isinstance(member, dict) or member.keys() != {"weight", *OF_MEMBERS}:
+        return False
+    weight = member["weight"]
+    number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 < weight < math.inf
+    return number and isinstance(member["learner"], str) and isinstance(member["options"], dict)
+
+
 def _along(weights: Tensor, values: Tensor) -> Tensor:
     """Weights of the first axis of values, for broadcasting."""
     return weights.to(values).view(-1, *(1 for _ in values.shape[1:]))
 
 
-def _built(spec: TaskSpec, member: Any) -> Learner:
+def _built(spec: TaskSpec, member: dict[str, Any]) -> Learner:
     """A member, untrained."""
-    fits = isinstance(member, dict) and {"weight", "learner"} <= member.keys() <= {"weight", *OF_MEMBERS}
-    if not fits or not member["weight"] > 0:
-        raise UserError(
-            f"A member of an ensemble is a learner's recipe with its weight above 0, not {member!r}. Make an ensemble "
-            "with Ensemble.of."
-        )
-    recipe = {name: value for name, value in member.items() if name not in ("weight", "learner", "options")}
+    recipe = {name: member[name] for name in ("backbone", "backbone_options", "normalization", "seed")}
     cls: type[Learner] = LEARNERS[member["learner"]]
-    return cls.build(spec, device=torch.get_default_device(), **recipe, **member.get("options", {}))
+    return cls.build(spec, device=torch.get_default_device(), **recipe, **member["options"])

@@ -77,10 +77,10 @@ class Learner(nn.Module, ABC):
     any_way: bool = True
     features_only: bool = False
     meta_gradient: ClassVar[MetaGradientKind] = "exact"
-    predicts_absent: ClassVar[bool] = True
-    uses_support: ClassVar[bool] = True
-    uses_inputs: ClassVar[bool] = True
-    uses_other_tasks: ClassVar[bool] = True
+    predicts_absent: bool = True
+    uses_support: bool = True
+    uses_inputs: bool = True
+    uses_other_tasks: bool = True
     state_holds_examples: bool = False
     predicts_deviation: bool = False
     baseline: ClassVar[bool] = False
@@ -145,7 +145,8 @@ class Learner(nn.Module, ABC):
         `UserError` for what does not fit together.
         """
         if spec.kind not in cls.kinds:
-            fitting = [key for key, other in LEARNERS.items() if spec.kind in other.kinds and not other.baseline]
+            trained = [(key, one) for key, one in LEARNERS.items() if one.meta_gradient != "none" and not one.baseline]
+            fitting = [key for key, one in trained if spec.kind in one.kinds]
             raise UserError(
                 f"The learner {cls.key!r} does {' and '.join(sorted(cls.kinds))}, not {spec.kind}. "
                 f"Learners for {spec.kind}: {', '.join(fitting)}."

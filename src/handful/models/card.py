@@ -19,6 +19,9 @@ def card(learner: Learner, pipeline: InputPipeline | None, facts: dict[str, Any]
         "input": f"{'x'.join(map(str, spec.input_shape))}, {pipeline.kind if pipeline else 'no pipeline'}",
         **({"encoder": _encoder(pipeline)} if hasattr(pipeline, "encoder") else {}),
     } | {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
+    if "members" in facts:  # of a whole that takes no steps itself
+        for name in ("backbone", "normalization", "trained steps", "kept step", "plan"):
+            rows.pop(name, None)
     if "race" in facts:
         rows["validation scores of all candidates"] = ", ".join(
             f"{name} {_figures(s)}" for name, s in facts["race"].items()

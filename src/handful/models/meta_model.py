@@ -211,7 +211,8 @@ class MetaModel:
     def _packed(self) -> tuple[bytes, str]:
         brought = folder_to_bring(self.pipeline) if self.whole_encoder else None  # before it is called otherwise
         config = self._as_written()._config()
-        if config["recipe"]["backbone"] is None:
+        members = config["recipe"]["options"].get("members", ())
+        if None in [one["backbone"] for one in (config["recipe"], *members)]:
             raise UserError(
                 "This backbone has no importable name, so the model cannot be saved. Call build(backbone=...) with a "
                 "subclass of nn.Module or a function with the decorator "

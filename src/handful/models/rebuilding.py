@@ -11,9 +11,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 import handful
 from handful import backbones
 from handful.encoders.tuned import TunedEncoder
-from handful.errors import ArtifactError, HandfulError, UserError
-from handful.learners.ensemble import Ensemble
+from handful.errors import ArtifactError, HandfulError, UserError, unknown_name
+from handful.learners.ensemble import Ensemble, check_members
 from handful.learners.learner import Learner
+from handful.learners.options import options_of
 from handful.own_code import check_trusted
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
@@ -35,10 +36,8 @@ def built(
     try:
         recipe = dict(config["recipe"])
         cls, spec = LEARNERS[recipe.pop("learner")], TaskSpec.from_json(recipe.pop("spec"))
+        parts = list(_code_of(cls, recipe, spec, trust))
         options = recipe.pop("options")
-        parts = [*_code_of(cls, recipe, spec, trust)]
-        for member in options["members"] if cls is Ensemble else ():
-            parts += _code_of(LEARNERS[member["learner"]], member, spec, trust)
         if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built
             with _at_most(EXTRA_PARAMETERS + len(tensors)):
                 planned = cls.build(spec, device="meta", **options, **recipe).state_dict()
@@ -58,11 +57,19 @@ def built(
     return learner, pipeline
 
 
-def _code_of(cls: type[Learner], recipe: dict[str, Any], spec: TaskSpec, trust: Sequence[str]) -> tuple[Any, Any]:
-    """The code that a recipe names: of its learner, and of its network, which is trusted."""
-    backbone = recipe.get("backbone", "auto")
-    check_network_trusted(backbone, recipe.get("backbone_options"), trust)
-    return cls, backbones.resolve(backbone, spec.input_shape)
+def _code_of(cls: type[Learner], recipe: dict[str, Any], spec: TaskSpec, trust: Sequence[str]) -> Iterator[Any]:
+    """The code that a recipe names: learners and networks, also those of an ensemble's members. All of it is trusted,
+    else an error is raised.
+    """
+    for name in recipe["options"]:  # else one of them could name a network, and its code, where nobody looks
+        if name not in options_of(cls):
+            raise unknown_name(f"option of {cls.key!r}", name, options_of(cls))
+    check_network_trusted(recipe["backbone"], recipe.get("backbone_options"), trust)
+    yield from (cls, backbones.resolve(recipe["backbone"], spec.input_shape))
+    if issubclass(cls, Ensemble):
+        check_members(recipe["options"]["members"])
+        for member in recipe["options"]["members"]:
+            yield from _code_of(LEARNERS[member["learner"]], member, spec, trust)
 
 
 def check_network_trusted(backbone: Any, options: dict[str, Any] | None, trust: Sequence[str]) -> None:

@@ -228,7 +228,7 @@ def _label(row: Row, first: Evaluation) -> str:
 @_styled
 def race(result: RaceResult) -> Figure:
     """Validation scores of a race's candidates by the seconds that each had trained: the winner is blue, a cross is
-    where one was dropped, and a dotted line is a candidate without meta-training."""
+    where one was dropped, and a dotted line is a candidate that takes no meta-steps itself."""
     metric, rounds = result.metric, result.rounds
     figure = Figure(figsize=(WIDTH, 4), layout="constrained")
     axes = figure.subplots()

@@ -107,7 +107,7 @@ class RaceResult:
 
     @property
     def untrained(self) -> dict[str, float]:
-        """For each candidate without meta-training, its score, if it has one."""
+        """For each candidate that takes no meta-steps itself, its score, if it has one."""
         own = self.rounds
         return {row["name"]: row["score"] for row in self.candidates if row["name"] not in own and row["score"]}
 

@@ -686,8 +686,8 @@ def checked(
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         if learner.start not in ("pretrained", "fitted"):
             raise UserError(
-                f"The learner {learner.key!r} has nothing to meta-train. Train another one; `handful evaluate` "
-                f"compares it with the baselines."
+                f"The learner {learner.key!r} has nothing to meta-train. Train another one"
+                f"{'; `handful evaluate` compares it with the baselines' if learner.baseline else ''}."
             )
         pretrained = learner.start == "pretrained"
         if pretrained and not chosen.pretrain_examples:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -237,7 +237,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     for one in pretrained:
         if one.of is None:
             others = len(own) - own.index(one)
-            one.prepare(PRETRAINING * budget if trainees else (track.record.left - SAVING * budget) / others)
+            one.prepare(PRETRAINING * budget if trainees else (track.record.left - _kept_back(track)) / others)
             one.pretrain()
         scores[one.name] = one.scored()
     trained = _rounds(track, trainees, dropped) if trainees else {}
@@ -246,7 +246,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
         raise HandfulError(f"No candidate could be trained: {'; '.join(dropped.values())}.", code="training-diverged")
     scores = on_same_tasks(scores)  # heads on a network may have been compared on fewer than the rest
     entrants: dict[str, Entrant] = {one.name: one for one in (*probes, *pretrained, *trainees)}
-    averaged = _averaged(track, entrants, scores)
+    averaged = ensemble_of(track, entrants, scores, dropped) if _averages(track) else None
     if averaged is not None:
         entrants[averaged.name], scores[averaged.name] = averaged, averaged.scored()
     start = [one.name for one in probes] if track.encoded else []
@@ -257,14 +257,6 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     facts = {"members": winner.described} if isinstance(winner, Averaged) else {}
     most = max(one.examples for one in entrants.values())
     return Finish(winner, scores, below | dropped, {one.name: one.rounds for one in trainees}, most, start, facts)
-
-
-def _averaged(track: Track, entrants: Mapping[str, Entrant], scores: Mapping[str, Scored]) -> Averaged | None:
-    """The ensemble of a race on rows, unless its time is over: where classes are drawn anew, that was not better."""
-    record = track.record
-    if race_of(track.tasks) != "rows" or not record.decide("time for the ensemble", lambda: record.left > 0):
-        return None
-    return ensemble_of(track, entrants, scores)
 
 
 def heads(tasks: TaskDistribution) -> list[type[Learner]]:
@@ -332,6 +324,16 @@ def _rounds(track: Track, trainees: list[Trainee], dropped: dict[str, str]) -> d
     return scores
 
 
+def _averages(track: Track) -> bool:
+    """Whether the race ends with an ensemble; where classes are drawn anew, those that were tried were not better."""
+    return race_of(track.tasks) == "rows"
+
+
+def _kept_back(track: Track) -> float:
+    """Seconds that are kept for the end of the race."""
+    return (SAVING + (AVERAGING if _averages(track) else 0.0)) * track.record.seconds
+
+
 def _behind(track: Track, one: Trainee) -> float:
     """Seconds that scoring a candidate takes."""
     return one.per_validation * 2
@@ -347,8 +349,7 @@ def _trained(track: Track, one: Trainee, ends: Sequence[int], number: int, *, la
     """Train a candidate for one round. Returns its scores."""
     start, end = ends[number - 1] if number else 0, ends[number]
     one.course = Course(ends[-1])
-    averaging = AVERAGING if race_of(track.tasks) == "rows" else 0.0
-    behind = _behind(track, one) + (SAVING + averaging) * track.record.seconds
+    behind = _behind(track, one) + _kept_back(track)
     if last and number:
 
         def corrected() -> int:

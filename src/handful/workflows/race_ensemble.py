@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from handful.evaluation.scoring import predictions_of, scores_of
+from handful.events import NoteEvent
 from handful.learners.ensemble import Ensemble, averaged
 from handful.workflows.race_entrants import Entrant, Track
 from handful.workflows.race_scores import Scored
@@ -40,13 +41,16 @@ class Averaged(Entrant):
         return ", ".join(f"{name} {self.picks[name] / count:.0%}" for name in ranked)
 
 
-def ensemble_of(track: Track, entrants: Mapping[str, Entrant], scores: Mapping[str, Scored]) -> Averaged | None:
-    """The ensemble with the best validation score; None if that is a single candidate.
+def ensemble_of(
+    track: Track, entrants: Mapping[str, Entrant], scores: Mapping[str, Scored], dropped: dict[str, str]
+) -> Averaged | None:
+    """The ensemble with the best validation score; None if that is a single candidate, or if no time is left for it.
 
     Starting from none, the candidate is picked with which the average of all picks scores best, again and again; one
     may be picked repeatedly. See `Ensemble` for the source.
 
     scores: of all candidates, on the same tasks.
+    dropped: gets the reason if it is the time.
     """
     judge = track.judge
     sound = [name for name, one in scores.items() if not one.diverged]
@@ -54,6 +58,10 @@ def ensemble_of(track: Track, entrants: Mapping[str, Entrant], scores: Mapping[s
     if len(best) < 2:
         return None
     tasks = len(scores[best[0]].scores)
+    if not _in_time(track, tasks * sum(scores[name].seconds for name in best)):
+        dropped[Ensemble.key] = "no time was left for it"
+        return None
+    track.on_event(NoteEvent(f"Averages of {', '.join(best)} are tried on the validation tasks."))
 
     picks: dict[str, int] = track.record.found(
         "picks of the ensemble", lambda: best_picks(track, {name: entrants[name] for name in best}, tasks)
@@ -63,14 +71,24 @@ def ensemble_of(track: Track, entrants: Mapping[str, Entrant], scores: Mapping[s
     return Averaged(track, {name: entrants[name] for name in picks}, picks)
 
 
+def _in_time(track: Track, seconds: float) -> bool:
+    """Whether the members can predict once more, and the ensemble be scored; each takes so many seconds at most."""
+    record, decision = track.record, "time for the ensemble"
+    if record.given and decision not in record.decided:
+        return False  # the budget is that of a race of an earlier version, which tried none
+    found: bool = record.decide(decision, lambda: record.left > 2 * seconds)
+    return found
+
+
 def best_picks(track: Track, entrants: Mapping[str, Entrant], tasks: int) -> dict[str, int]:
     """How often each of these candidates is picked.
 
     tasks: validation tasks that decide.
     """
-    track.check_stop()
-    judge = track.judge
-    found = {name: predictions_of(one.learner(), track.validation, tasks) for name, one in entrants.items()}
+    judge, found = track.judge, {}
+    for name, one in entrants.items():
+        track.check_stop()
+        found[name] = predictions_of(one.learner(), track.validation, tasks)
 
     def scored(picks: Counter[str]) -> Scored:
         weights, every = torch.tensor([*picks.values()]) / picks.total(), torch.zeros(tasks, dtype=torch.float64)

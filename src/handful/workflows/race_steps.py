@@ -8,7 +8,7 @@ from handful.training.budget import StepCount
 KEPT = 3
 """One in so many candidates continues to the next round."""
 LAST_ROUND = 0.4
-"""Share of the time for the last round; the others share the rest equally."""
+"""Share of the time for the last round, or an equal one if that is more; the others share the rest equally."""
 LAST_PART = 0.05
 """The last share of the schedule, in which the rate falls to zero; it is taken even if little time is left."""
 
@@ -19,8 +19,8 @@ def rounds(candidates: int) -> list[int]:
     A single one has two rounds, too, since the number of steps is corrected before the last one.
 
     *Non-stochastic Best Arm Identification and Hyperparameter Optimization* (Jamieson & Talwalkar, 2016),
-    https://arxiv.org/abs/1502.07943. Departures: a third continues, not a half, and the last round is the longest one
-    (`LAST_ROUND`), so that the winner gets half of the time.
+    https://arxiv.org/abs/1502.07943. Departures: a third continues, not a half, and of three rounds the last one is the
+    longest (`LAST_ROUND`), so that the winner gets half of the time or more.
     """
     if candidates < 2:
         return [1, 1] if candidates else []
@@ -41,8 +41,9 @@ def targets(
     validations: in the last round; the others have one.
     """
     ends, step, last = [], 0, len(counts) - 1
+    longest = max(LAST_ROUND, 1 / len(counts))
     for number, count in enumerate(counts):
-        share = LAST_ROUND if number == last else (1 - LAST_ROUND) / last
+        share = longest if number == last else (1 - longest) / last
         scored = validations if number == last else 1
         own = share * seconds / count - scored * per_validation
         step += max(1, int(own / max(per_step, 1e-9)))
