@@ -30,6 +30,12 @@ depend on the machine.
 |---|---|---|---|---|
 """
 
+LIMITS = """
+## What limits the rows that are not reached
+
+By profiles of the server (`py-spy`, and processor time of its threads) on the same machine:
+"""
+
 
 def main() -> None:
     """Measure rows, record them, and write the page."""
@@ -59,7 +65,8 @@ def page() -> str:
         for name, row in ROWS.items()
         if name in rows
     ]
-    return HEAD + "\n".join(lines) + "\n"
+    missed = [f"- **{name}**: {row.limit}." for name, row in ROWS.items() if name in rows and not rows[name]["reached"]]
+    return "\n".join([HEAD + "\n".join(lines), *([LIMITS, *missed] if missed else [])]) + "\n"
 
 
 if __name__ == "__main__":
