@@ -200,6 +200,8 @@ def test_errors_are_shares_of_the_variance_by_the_names_of_tasks():
     assert reached["tables, against the pooled network"] == "surely worse on 0 of 1"
     assert reached["against the best of this task alone"] == "surely ahead on 1 of 1"
     assert reached["shops and prices, against trees with a correction"] == "", "which are not there"
+    alone = auto.Rows({0: rows[0] | {"learner": "ridge-probe"}}).gain("used_cars, 10 rows", auto.ALONE)
+    assert torch.equal(alone.ours, alone.theirs), "what was kept is such a method itself"
     recorded, whole = (said for what, said in reached.items() if what.startswith("time "))
     assert recorded == "at the most 100% of it in 2 trainings"
     assert whole == ("at the most 125% of it in 2 trainings; more than that: used_cars, seed 0, used_cars, seed 1")

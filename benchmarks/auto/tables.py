@@ -17,6 +17,7 @@ from benchmarks.auto.measure import FORMER, POOLED, SINGLES, TRANSFER, TREES
 from benchmarks.evidence import Cells, Section, percent
 from handful.cli.train import AUTO
 from handful.evaluation.intervals import ALPHA, Interval, interval
+from handful.registry import LEARNERS
 
 RESULTS = "auto"
 COMMAND = "python -m benchmarks.auto --data FOLDER"
@@ -97,6 +98,8 @@ class Rows:
         for row in self.of(self.trained(setting), way):
             scores = row["scores"].get(setting, {})
             name = scores.get(of) if of in (BEST, ALONE) else of
+            if of == ALONE and _learns_alone(row):  # the ladder has it as the learner, and not as a baseline
+                name = AUTO
             if name in scores and (seeds is None or row["seed"] in seeds):
                 fold = row["seed"] if SETS[row["data"]].kind == "texts" else 0
                 units = row.get("names") or [(fold, number) for number in range(len(scores[name]))]
@@ -118,13 +121,19 @@ class Rows:
     def rungs(self, setting: str, which: str) -> str:
         """The names of `BEST` or `ALONE`, of all seeds."""
         scores = [row["scores"].get(setting, {}) for row in self.of(self.trained(setting))]
-        return ", ".join(sorted({str(one[which]) for one in scores if which in one}))
+        own = {row["learner"] for row in self.of(self.trained(setting)) if which == ALONE and _learns_alone(row)}
+        return ", ".join(sorted({str(one[which]) for one in scores if which in one} | own))
 
     def single(self, setting: str) -> tuple[str, Gain] | None:
         """The single learner with the least error on the test tasks, which flatters it, and what `auto` has over it."""
         found = {way: self.gain(setting, way, way) for way in SINGLES}
         gains = {way: gain for way, gain in found.items() if gain is not None}
         return min(gains.items(), key=lambda pair: float(pair[1].theirs.mean())) if gains else None
+
+
+def _learns_alone(row: Row) -> bool:
+    """Whether what was kept is itself a method that learns from each task alone."""
+    return row["learner"] in {key for key, cls in LEARNERS.items() if cls.baseline and not cls.uses_other_tasks}
 
 
 def _mean(values: Sequence[float]) -> float:
