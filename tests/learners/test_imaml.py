@@ -102,6 +102,7 @@ def test_a_short_meta_training_beats_the_untrained_start():
     assert evaluate(learner, waves.split("test"), tasks=60).score.mean < 0.9 * before
 
 
+@pytest.mark.slow
 def test_at_its_defaults_it_learns_waves_whose_amplitude_is_5():
     waves = Sine()
     learner = ImplicitMAML.build(waves.spec, backbone="mlp", backbone_options={"hidden": (16, 16)})

@@ -15,7 +15,10 @@ def given(problem, seed=0):
     return inputs, [f"class {number}" for number in targets] if problem is ROWS else targets, queries
 
 
-@pytest.mark.parametrize(("key", "problem"), [("protonet", ROWS), ("maml", ROWS), ("anp", VALUES), ("neighbors", ROWS)])
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [("protonet", ROWS), pytest.param("maml", ROWS, marks=pytest.mark.slow), ("anp", VALUES), ("neighbors", ROWS)],
+)
 def test_adapting_and_predicting_name_their_devices(key, problem):
     learner = problem.learner(LEARNERS[key]).float()
     (inputs, labels, queries), (others, other_labels, _) = given(problem), given(problem, seed=1)

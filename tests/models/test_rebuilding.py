@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 ANSWERING = """
 import sys
 import torch
@@ -20,6 +22,7 @@ print(*sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_neither_the_compiler_nor_pictures_nor_sources_of_tasks_are_imported():
     ran = subprocess.run([sys.executable, "-c", ANSWERING], capture_output=True, text=True, check=True, timeout=120)
     loaded = set(ran.stdout.split())

@@ -317,6 +317,7 @@ def test_what_is_no_run_cannot_be_evaluated(species, tmp_path):
         evaluate(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_learner(tmp_path, monkeypatch):
     """Else the verdict would favor a learner that was trained with --augment."""
     seen = []
