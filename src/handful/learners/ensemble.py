@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from handful import backbones
-from handful.errors import UserError, unknown_name
+from handful.errors import UserError
 from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner, MetaGradientKind, Start
-from handful.learners.options import by_kind, options_of
+from handful.learners.options import by_kind, check_names
 from handful.registry import LEARNERS
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
 
@@ -167,10 +167,7 @@ def check_members(members: Any) -> None:
                 f"The members of an ensemble are recipes of learners, each with its weight above 0, not {member!r}. "
                 "Make an ensemble of trained learners with handful.learners.ensemble.Ensemble.of."
             )
-        cls = LEARNERS[member["learner"]]
-        for name in member["options"]:  # else one of them could name a network, and its code, where nobody looks
-            if name not in options_of(cls):
-                raise unknown_name(f"option of {cls.key!r}", name, options_of(cls))
+        check_names(LEARNERS[member["learner"]], member["options"])
 
 
 def _is_recipe(member: Any) -> bool:

@@ -3,7 +3,7 @@
 import inspect
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -58,6 +58,16 @@ def defaults_of(cls: Any, kind: Kind) -> dict[str, Any]:
     """The options of a learner with their defaults for a kind of task."""
     defaults = {name: parameter.default for name, parameter in options_of(cls).items()}
     return {name: getattr(value, kind) if isinstance(value, ByKind) else value for name, value in defaults.items()}
+
+
+def check_names(cls: Any, options: Iterable[str]) -> None:
+    """Raise `UserError` for a name that is no option of a learner, but may be another argument of its `build`.
+
+    Checked wherever options come from a file: one of them could name a network, and its code, where nobody looks.
+    """
+    for name in options:
+        if name not in options_of(cls):
+            raise unknown_name(f"option of {cls.key!r}", name, options_of(cls))
 
 
 def check_options(cls: Any, options: dict[str, Any], kind: Kind) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 import handful
 from handful import backbones
 from handful.encoders.tuned import TunedEncoder
-from handful.errors import ArtifactError, HandfulError, UserError, unknown_name
+from handful.errors import ArtifactError, HandfulError, UserError
 from handful.learners.ensemble import Ensemble, check_members
 from handful.learners.learner import Learner
-from handful.learners.options import options_of
+from handful.learners.options import check_names
 from handful.own_code import check_trusted
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
@@ -61,9 +61,7 @@ def _code_of(cls: type[Learner], recipe: dict[str, Any], spec: TaskSpec, trust: 
     """The code that a recipe names: learners and networks, also those of an ensemble's members. All of it is trusted,
     else an error is raised.
     """
-    for name in recipe["options"]:  # else one of them could name a network, and its code, where nobody looks
-        if name not in options_of(cls):
-            raise unknown_name(f"option of {cls.key!r}", name, options_of(cls))
+    check_names(cls, recipe["options"])
     check_network_trusted(recipe["backbone"], recipe.get("backbone_options"), trust)
     yield from (cls, backbones.resolve(recipe["backbone"], spec.input_shape))
     if issubclass(cls, Ensemble):

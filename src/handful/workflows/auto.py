@@ -43,8 +43,8 @@ MINUTES = 10.0
 """Default time budget of a race."""
 PRETRAINING = 0.05
 """Share of the budget for each learner that is only pre-trained, where others are meta-trained."""
-LEAST = 0.05
-"""Share of the budget that each candidate's training takes at least, by which its plan is chosen."""
+PLANNED = 0.05
+"""Share of the budget for which the plan of a candidate's training is chosen; only some get more in later rounds."""
 VALIDATIONS = 8
 """Validations in the last candidate's training."""
 SAVING = 0.02
@@ -225,7 +225,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
             pretrained.append(one)
     for other in meta_trained(track, learners):
         in_time = not (probes or pretrained or trainees) or _in_time(other, dropped)
-        if in_time and _prepared(other, LEAST * budget, dropped):
+        if in_time and _prepared(other, PLANNED * budget, dropped):
             trainees.append(other)
     pretrained = _sharing(pretrained)
     if not (probes or pretrained or trainees):
@@ -325,7 +325,10 @@ def _rounds(track: Track, trainees: list[Trainee], dropped: dict[str, str]) -> d
 
 
 def _averages(track: Track) -> bool:
-    """Whether the race ends with an ensemble; where classes are drawn anew, those that were tried were not better."""
+    """Whether the race ends with an ensemble.
+
+    Where classes are drawn anew, one of images was worse in a trial, and none of vectors was tried.
+    """
     return race_of(track.tasks) == "rows"
 
 

@@ -54,7 +54,7 @@ class Trainee(Entrant):
     def prepare(self, seconds: float) -> None:
         """Choose the plan of its steps, and time them.
 
-        seconds: that its training takes at least: plans are tried where it pays for these.
+        seconds: of training for which its plan is chosen.
         """
         with self.open(seconds) as training:
             times = self.track.record.decide(f"seconds of a step and a validation of {self.name}", training.timed)
