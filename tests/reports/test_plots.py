@@ -68,6 +68,16 @@ def test_the_ladder_tells_scores_chance_and_fewer_tasks():
     assert bars[80.0] == matplotlib.colors.to_rgba(plots.GRAY)
 
 
+def test_the_label_of_an_interval_that_leaves_the_panel_stays_beside_it(tmp_path):
+    own = evaluation("cnp", torch.tensor([0.9, 1.0, 1.1]), metric="rmse")
+    wide = evaluation("pooled", torch.tensor([0.01, 0.01, 4.0]), metric="rmse")
+    figure = plots.ladder([compare(own, wide)])
+    figure.savefig(tmp_path / "ladder.png")
+    panel = figure.axes[0]
+    assert wide.score.high > panel.get_xlim()[1] ** 2, "it leaves it"
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in panel.texts)
+
+
 def test_the_ladder_tells_rungs_of_one_task_from_those_of_others():
     alone = replace(evaluation("centroid", noisy(0.7, 50, seed=2)), uses_other_tasks=False)
     figure = plots.ladder([compare(OWN, RUNG, alone)])

@@ -185,6 +185,7 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
     scores = {row.evaluation.name: shown(row.evaluation.score, first.metric) for row in comparison.rows}
     finite = [score.mean for score in scores.values() if math.isfinite(score.mean)]
     reach = 100 if share_of_all else max(map(abs, finite), default=1.0) or 1.0
+    low, high = 1.3 * min([0.0, *finite]), 130 if share_of_all else 1.3 * max([0.0, *finite])
     for row in comparison.rows:
         score = scores[row.evaluation.name]
         at = names.index(row.evaluation.name)
@@ -192,10 +193,9 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
         panel.barh(at, end, height=0.66, color=_rung_color(row.evaluation) if row.baseline else BLUE)
         if math.isfinite(score.half_width):
             panel.plot([score.low, score.high], [at, at], color=INK, linewidth=1.3)
-            end = max(end, score.high)
+            end = min(max(end, score.high), high)  # the label of an interval that leaves the panel stays beside it
         weight = "normal" if row.baseline else "bold"
         panel.text(end + 0.015 * reach, at, _label(row, first), va="center", fontweight=weight)
-    low, high = 1.3 * min([0.0, *finite]), 130 if share_of_all else 1.3 * max([0.0, *finite])
     panel.set_xlim(_ends(low, high))
     title = setting_name(first.way, first.shot)
     if share_of_all:
