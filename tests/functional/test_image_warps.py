@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from handful.functional.image_warps import random_maps, warped
+from handful.functional.image_warps import mirrored, random_maps, warped
 
 
 def test_maps_stay_within_bounds() -> None:
@@ -23,6 +23,17 @@ def test_maps_go_as_far_as_their_extent() -> None:
     angles = [torch.atan2(maps[:, 1, 0], maps[:, 0, 0]) for maps in (half, whole)]
     torch.testing.assert_close(2 * angles[0], angles[1])
     torch.testing.assert_close(none, torch.eye(2, 3).expand(20, 2, 3))
+
+
+def test_about_half_of_the_maps_show_the_mirror_image() -> None:
+    maps = random_maps(400, 0.0)
+    turned = mirrored(maps, torch.Generator().manual_seed(0))
+    images = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1)).expand(400, -1, -1, -1)
+    seen = warped(images, turned)
+    same = [torch.allclose(one, images[0], atol=1e-5) for one in seen]
+    flipped = [torch.allclose(one, images[0].flip(-1), atol=1e-5) for one in seen]
+    assert all(a != b for a, b in zip(same, flipped, strict=True))
+    assert 160 < sum(flipped) < 240
 
 
 def test_each_image_goes_under_its_own_map() -> None:

@@ -129,6 +129,15 @@ def test_pre_training_is_the_same_for_the_same_seed_and_leaves_no_trace_elsewher
     assert not first.training
 
 
+def test_pre_training_in_bfloat16_is_as_good_and_keeps_its_weights_in_float32(transfer: PretrainedNetwork) -> None:
+    first, again = (Transfer.build(SPEC, backbone=network).eval() for _ in range(2))
+    for one in (first, again):
+        one.pretrain(POOLS[SPEC], examples=EXAMPLES, seed=0, precision="bf16")
+    assert digest_of(first.state_dict()) == digest_of(again.state_dict()) != digest_of(transfer.state_dict())
+    assert {tensor.dtype for tensor in first.state_dict().values()} == {torch.float32}
+    assert score(first, SPEC) == pytest.approx(score(transfer, SPEC), abs=0.03)
+
+
 def test_pre_training_sets_the_statistics_of_the_batch_norms(transfer: PretrainedNetwork) -> None:
     layer = transfer.backbone[1]
     with torch.no_grad():

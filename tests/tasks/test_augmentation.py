@@ -139,6 +139,18 @@ def test_the_pool_to_pretrain_on_is_seen_likewise():
     assert torch.equal(plain.inputs, seen.inputs)
 
 
+@pytest.mark.parametrize(("channels", "turned"), [(1, False), (3, True)])
+def test_images_in_color_are_mirrored_half_of_the_time(channels, turned):
+    """They are bright on the left."""
+    images = torch.zeros(30, channels, 8, 8, dtype=torch.uint8)
+    images[..., :4] = 255
+    splits = {"train": [0, 1], "val": [2, 3], "test": [4, 5]}
+    tasks = LabeledPool(images, torch.arange(30) // 5, list("abcdef"), splits=splits)
+    seen = augmented(tasks, 0.1).pool().draw(seeded(0), 200).inputs
+    left = (seen[..., :4].mean((1, 2, 3)) > 0.5).float().mean().item()
+    assert (0.4 < left < 0.6) if turned else left == 1.0
+
+
 class Coded(TaskDistribution):
     """Levels; the inputs of a training task tell which of 10 it is, those of a new one what no task was."""
 

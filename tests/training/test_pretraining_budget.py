@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from handful.learners.pretrained_blocks import PretrainedBlocks
-from handful.learners.pretraining import BATCH
+from handful.learners.pretraining import BATCH, Pretraining
 from handful.storage import digest_of
 from handful.tasks.distribution import Pool
 from handful.training import pretraining_budget
-from handful.training.pretraining_budget import choose_size, examples_within
+from handful.training.pretraining_budget import choose_size, examples_within, quicker_precision
 from handful.types import Examples, TaskSpec
 
 SPEC = TaskSpec("classification", (4,), 3)
@@ -59,6 +59,23 @@ def test_a_longer_budget_is_timed_for_longer(ticking):
     reads = ticking(0.5)
     examples_within(built(), POOL, 500.0)
     assert reads[-2] - reads[2] == 10.0
+
+
+@pytest.mark.parametrize(("half", "chosen"), [(0.5, "bf16"), (0.95, "fp32"), (4.0, "fp32")])
+def test_a_precision_is_taken_for_its_speed_on_this_processor(half, chosen, monkeypatch):
+    clock, advance = {"now": 0.0}, Pretraining.advance
+
+    def advanced(pretraining):
+        clock["now"] += {"fp32": 1.0, "bf16": half}[pretraining.precision]
+        advance(pretraining)
+
+    monkeypatch.setattr(pretraining_budget, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+    monkeypatch.setattr(Pretraining, "advance", advanced)
+    assert quicker_precision(built(), POOL, 1000.0) == chosen
+    assert clock["now"] < 0.03 * 1000.0, "choosing costs little"
+    clock["now"] = 0.0
+    learner = built()
+    assert examples_within(learner, POOL, 1000.0, precision="bf16") == pytest.approx(1000 / half * BATCH, rel=0.05)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from handful.training.pretraining_budget import WIDENING, SizeChoice
 from handful.training.run import Run
 from handful.types import TaskSpec
 from handful.workflows import auto as workflow
-from handful.workflows import race_entrants, race_pace, race_trainees
+from handful.workflows import race_entrants, race_pace, race_pretrained, race_trainees
 from handful.workflows.auto import auto, with_network
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
@@ -229,7 +229,7 @@ def test_a_rung_that_wins_is_an_ordinary_model(experiment, tmp_path, monkeypatch
 def test_beside_a_probe_that_won_the_ladder_is_pre_trained_as_the_race_was(experiment, tmp_path, monkeypatch):
     """And on no 0 examples, beside which anything is good."""
     monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "pooled"))
-    monkeypatch.setattr(race_entrants, "examples_within", lambda *arguments, **options: 1280)
+    monkeypatch.setattr(race_pretrained, "examples_within", lambda *arguments, **options: 1280)
     monkeypatch.setattr("handful.workflows.race_scores.Judge.best", lambda judge, scores: "ridge-probe")
     assert auto(experiment, tmp_path / "run").facts["examples"] == 0
     record = read_json(tmp_path / "run" / "race.json")
@@ -479,7 +479,8 @@ def test_where_pixels_do_as_well_no_network_is_kept(tmp_path, monkeypatch):
 def small_photos(tmp_path, monkeypatch) -> Experiment:
     """Of images on which a network is pre-trained for some steps."""
     monkeypatch.setattr(workflow, "candidates", of("pretrained"))
-    monkeypatch.setattr(race_entrants, "examples_within", lambda *arguments, **options: 640)
+    monkeypatch.setattr(race_pretrained, "examples_within", lambda *arguments, **options: 640)
+    monkeypatch.setattr(race_pretrained, "quicker_precision", lambda *arguments, **options: "fp32")
     source = Source(str(own_data.photos(tmp_path / "photos", classes=20)), image_size=16)
     options = {"backbone": "conv4", "backbone_options": {"widths": [4, 4, 4, 4]}}
     return Experiment(source, way=3, shot=2, query_shot=2, settings={"minutes": 0.1}, **options)
@@ -488,12 +489,12 @@ def small_photos(tmp_path, monkeypatch) -> Experiment:
 @pytest.fixture
 def fine_tuned(small_photos, tmp_path, monkeypatch) -> tuple[Experiment, Path]:
     """A race in which fine-tuning is tried on 3 tasks, and wins."""
-    monkeypatch.setattr(race_entrants, "FEWEST_TASKS", 3)
+    monkeypatch.setattr(race_pretrained, "FEWEST_TASKS", 3)
     monkeypatch.setattr(heads, "RATES", (0.001,))
     monkeypatch.setattr(heads, "surely_better", lambda found, than: (found.learner == "fine-tune-all", None))
-    planned = race_entrants.tasks_to_fine_tune
+    planned = race_pretrained.tasks_to_fine_tune
     monkeypatch.setattr(
-        race_entrants,
+        race_pretrained,
         "tasks_to_fine_tune",
         lambda *arguments, **options: (planned(*arguments, **options)[0]._replace(tasks=3), 1.0),
     )
@@ -540,7 +541,7 @@ def test_fine_tuning_is_not_tried_in_more_time_than_is_allowed(small_photos, tmp
 
 @pytest.mark.slow
 def test_fine_tuning_is_not_tried_without_time_for_enough_tasks(small_photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(race_entrants, "FINE_TUNING", 1e-9)
+    monkeypatch.setattr(race_pretrained, "FINE_TUNING", 1e-9)
     auto(replace(small_photos, adapt_seconds=60.0), tmp_path / "run")
     summary = read_json(tmp_path / "run" / "race.json")["summary"]
     assert summary["heads"][-1] == "fine-tuning: not tried, for lack of time in 10 tasks"
@@ -700,21 +701,21 @@ def test_trees_are_fitted_on_as_many_rows_as_there_is_time_for(experiment, tmp_p
 def test_heads_have_their_part_of_the_time_of_a_pretraining(small_photos, tmp_path, monkeypatch):
     """And what was spent on planning them is gone; but half of the time is for training."""
     given, clock = list[float](), {"now": 0.0}
-    monkeypatch.setattr(race_entrants, "examples_within", lambda learner, pool, seconds, seed: given.append(seconds))
+    monkeypatch.setattr(race_pretrained, "examples_within", lambda one, pool, seconds, **more: given.append(seconds))
     monkeypatch.setattr(RaceRecord, "spent", property(lambda record: clock["now"]))
     tasks = small_photos.tasks(small_photos.source.open())
     for behind in (0.0, 4.0, 8.0):
 
         def planned(learner, validation, seconds, behind=behind, **more):
-            assert seconds == 12.0 * race_entrants.HEADS
+            assert seconds == 12.0 * race_pretrained.HEADS
             clock["now"] += 1.0
             return 50, behind
 
-        monkeypatch.setattr(race_entrants, "tasks_to_decide", planned)
+        monkeypatch.setattr(race_pretrained, "tasks_to_decide", planned)
         record = RaceRecord(tmp_path / f"{behind}.json", 1.0)
         run = Run(tmp_path)
         track = race_entrants.Track(small_photos, tasks, tasks.split("val"), run, record, lambda event: None, None)
-        one = race_entrants.Pretrained(LEARNERS["pretrained"], track)
+        one = race_pretrained.Pretrained(LEARNERS["pretrained"], track)
         one.prepare(12.0)
     assert given == [11.0, 7.0, 6.0]
 
@@ -751,10 +752,10 @@ def test_each_pretraining_has_its_part_of_the_time(experiment, tmp_path, monkeyp
     given = list[float]()
     monkeypatch.setattr(workflow, "candidates", of("pooled", "corrected-network"))
     monkeypatch.setattr(workflow, "_sharing", lambda pretrained: pretrained)
-    monkeypatch.setattr(race_entrants, "examples_within", lambda *arguments, **options: 128)
-    prepare = race_entrants.Pretrained.prepare
+    monkeypatch.setattr(race_pretrained, "examples_within", lambda *arguments, **options: 128)
+    prepare = race_pretrained.Pretrained.prepare
     monkeypatch.setattr(
-        race_entrants.Pretrained, "prepare", lambda one, seconds: given.append(seconds) or prepare(one, seconds)
+        race_pretrained.Pretrained, "prepare", lambda one, seconds: given.append(seconds) or prepare(one, seconds)
     )
     auto(experiment, tmp_path / "run")
     assert given == pytest.approx([0.95 * 6 / 2, 0.95 * 6])
@@ -773,7 +774,7 @@ def test_a_pretraining_that_gets_slower_has_fewer_examples_and_gives_its_bits_ag
     monkeypatch.setattr(race_entrants.Probe, "affordable", True)
     monkeypatch.setattr(RaceRecord, "spent", property(lambda record: clock["now"]))
     monkeypatch.setattr(Pretraining, "advance", advanced)
-    monkeypatch.setattr(race_entrants, "tasks_to_decide", lambda *arguments, **options: (10, 0.0))
+    monkeypatch.setattr(race_pretrained, "tasks_to_decide", lambda *arguments, **options: (10, 0.0))
     monkeypatch.setattr(race_pace, "CALIBRATION", 0)
     monkeypatch.setattr(Pace, "_affordable", CORRECTED)
     auto(small_photos, tmp_path / "run")

@@ -24,6 +24,18 @@ def random_maps(count: int, extent: float = 1.0, generator: Generator | None = N
     return torch.cat([rotation @ sheared, torch.stack([right, down], 1).unsqueeze(-1)], dim=-1)
 
 
+def mirrored(maps: Tensor, generator: Generator | None = None) -> Tensor:
+    """The same maps, of which about half show the mirror image besides; generator: see `random_maps`."""
+    chosen = torch.rand(len(maps), generator=generator) < 0.5
+    sideways = torch.tensor([[-1.0, 1.0, 1.0]])
+    return torch.where(chosen.view(-1, 1, 1), maps * sideways, maps)
+
+
+def in_color(shape: tuple[int, ...]) -> bool:
+    """Whether inputs of this shape are images whose mirror images show the same: that of a letter is another letter."""
+    return len(shape) == 3 and shape[0] == 3
+
+
 def warped(images: Tensor, maps: Tensor) -> Tensor:
     """Images `(n, c, h, w)`, each under a map of its own `(n, 2, 3)`; same shape."""
     grid = F.affine_grid(maps.to(images), list(images.shape), align_corners=False)

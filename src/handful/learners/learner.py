@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from handful import backbones, streams
 from handful.backbones import Backbone, Boosted
+from handful.engine.precision import Precision
 from handful.errors import DataError, UserError
 from handful.functional.normalization import MODES, Normalization
 from handful.functional.own_settings import own_settings
@@ -261,14 +262,15 @@ class Learner(nn.Module, ABC):
         *,
         examples: int,
         seed: int = 0,
+        precision: Precision = "fp32",
         progress: Callable[[int, int], None] | None = None,
         keeper: Keeper | None = None,
     ) -> float:
         """Train the backbone on about `examples` of all classes or tasks at once, as a start for meta-training.
 
         *Meta-Baseline: Exploring Simple Meta-Learning for Few-Shot Learning* (Chen et al., 2021),
-        https://arxiv.org/abs/2003.04390. The head of this training is thrown away. progress, keeper, and the seconds
-        that it returns: see `pretraining.pretrain`.
+        https://arxiv.org/abs/2003.04390. The head of this training is thrown away. precision, progress, keeper, and the
+        seconds that it returns: see `pretraining.pretrain`.
         """
         weights = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
         if not weights:
@@ -282,6 +284,7 @@ class Learner(nn.Module, ABC):
             classification=classification,
             examples=examples,
             seed=seed,
+            precision=precision,
             progress=progress,
             keeper=keeper,
         )

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from handful import streams
+from handful.engine.precision import Precision
 from handful.functional.normalization import fitting, recalibrate
 from handful.types import Examples, check_shape, to_device
 
@@ -74,9 +75,10 @@ class Pretraining:
         examples: int,
         seed: int,
         rates: dict[str, float],
+        precision: Precision = "fp32",
     ) -> None:
         self.backbone, self.head, self.pool = backbone, head, pool
-        self.classification, self.rates = classification, rates
+        self.classification, self.rates, self.precision = classification, rates, precision
         self.step = 0
         self.planned = self.steps = max(1, round(examples / BATCH))
         self._since = (0, 0.0)  # the step at which `steps` was set, and its position
@@ -117,10 +119,11 @@ class Pretraining:
         batch = to_device(self.pool.draw(self.generator, BATCH), self.head.weight.device)
         draws = streams.network_draws("pre-training", self.seed, self.step) if self._draws else nullcontext()
         with (
-            fitting(self.backbone),
+            fitting(self.backbone),  # batch norms that wait for a support take the batch's statistics
             draws as drawing,
-        ):  # batch norms that wait for a support take the batch's statistics
-            outputs = self.head(self.backbone(batch.inputs))
+            torch.autocast(self.head.weight.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+        ):
+            outputs = self.head(self.backbone(batch.inputs)).float()
         self._draws = drawing is not None and drawing.found is not None
         if self.classification:
             loss = F.cross_entropy(outputs, batch.targets, label_smoothing=self.rates["label_smoothing"])
@@ -163,6 +166,7 @@ def pretrain(
     examples: int,
     seed: int,
     cosine: bool = False,
+    precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
     keeper: Keeper | None = None,
 ) -> float:
@@ -173,6 +177,7 @@ def pretrain(
 
     head: the one to keep; None: a new one, which is thrown away; with `cosine` it sees the directions of features
         alone.
+    precision: "bf16" lets network and head multiply in bfloat16; weights and their changes stay in float32.
     progress: gets the examples seen and all of them.
     keeper: where it is kept while it runs.
 
@@ -191,6 +196,7 @@ def pretrain(
             examples=examples,
             seed=seed,
             rates=chosen,
+            precision=precision,
         )
         if keeper:
             keeper.begin(pretraining)

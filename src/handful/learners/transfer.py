@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
+from handful.engine.precision import Precision
 from handful.errors import UserError
 from handful.functional.closed_form_heads import centroids, without_absent
 from handful.functional.differentiation import Weights
@@ -53,6 +54,7 @@ class PretrainedNetwork(Learner):
         *,
         examples: int,
         seed: int = 0,
+        precision: Precision = "fp32",
         progress: Callable[[int, int], None] | None = None,
         keeper: Keeper | None = None,
     ) -> float:
@@ -70,6 +72,7 @@ class PretrainedNetwork(Learner):
             examples=examples,
             seed=seed,
             cosine=self.cosine,
+            precision=precision,
             progress=progress,
             keeper=keeper,
         )

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from handful import streams
 from handful.errors import UserError
-from handful.functional.image_warps import random_maps, warped
+from handful.functional.image_warps import in_color, mirrored, random_maps, warped
 from handful.tasks.distribution import SPLITS, Pool, Rows, Sizes, TaskDistribution
 from handful.tasks.wrapped import WrappedTasks
 from handful.types import Examples, Gaussian, Task, stack
@@ -76,7 +76,7 @@ class AugmentedTasks(WrappedTasks):
 
 
 class AugmentedImages(AugmentedTasks):
-    """Each image of a training task is transformed by its own affine map.
+    """Each image of a training task is transformed by its own affine map; half of those in color are mirrored, too.
 
     strength: of the maps, see `handful.functional.image_warps.random_maps`.
     """
@@ -114,7 +114,8 @@ class AugmentedImages(AugmentedTasks):
         return Pool(pool.outputs, draw)
 
     def _warped(self, images: Tensor, generator: Generator) -> Tensor:
-        return warped(images, random_maps(len(images), self.strength, generator))
+        maps = random_maps(len(images), self.strength, generator)
+        return warped(images, mirrored(maps, generator) if in_color(tuple(images.shape[1:])) else maps)
 
 
 class AugmentedTargets(AugmentedTasks):

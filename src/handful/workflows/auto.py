@@ -33,7 +33,8 @@ from handful.workflows.experiment import Experiment, comparing, continued, note_
 from handful.workflows.race_candidates import candidates, kind_of, meta_trained, race_of
 from handful.workflows.race_end import Finish, finished
 from handful.workflows.race_ensemble import Averaged, ensemble_of
-from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
+from handful.workflows.race_entrants import Entrant, Probe, Track
+from handful.workflows.race_pretrained import Pretrained
 from handful.workflows.race_record import RaceRecord, budget_of
 from handful.workflows.race_scores import Scored, on_same_tasks, reason
 from handful.workflows.race_steps import Course, rounds, targets

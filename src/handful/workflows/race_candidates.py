@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from handful.learners.learner import Learner, Race
 from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
-from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
+from handful.workflows.race_entrants import Entrant, Probe, Track
+from handful.workflows.race_pretrained import Pretrained
 from handful.workflows.race_trainees import Trainee
 
 
