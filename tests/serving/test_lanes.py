@@ -1,6 +1,7 @@
 """A queue with its threads: batches, deadlines, refusals, and callers that leave."""
 
 import asyncio
+import math
 import threading
 import time
 
@@ -382,6 +383,31 @@ def test_the_event_loop_stands_still_for_cheap_work_but_not_for_long(run):
         assert await stuck == "stuck!"
 
     run(work, use, cheap=1.0)
+
+
+def test_the_event_loop_runs_what_is_expected_to_take_little_time(run):
+    seconds, threads = {"short": lanes.PATIENCE / 3, "cold": math.inf}, {}
+
+    def work(batch):
+        threads[tuple(batch)] = threading.current_thread()
+        if "wrong" in batch:
+            raise ValueError("wrong")
+        return batch
+
+    async def use(lane):
+        await asyncio.gather(*(ask(lane, "short") for _ in range(2)))
+        await asyncio.gather(*(ask(lane, "short") for _ in range(4)))
+        await ask(lane, "short", rows=4)
+        await ask(lane, "cold")
+        with pytest.raises(ValueError, match="wrong"):
+            await ask(lane, "wrong")
+        assert lane.idle
+        assert lane.seen.rows == 12
+
+    run(work, use, brief=lambda contents: max(seconds.get(one, 0.0) for one in contents))
+    here = {batch for batch, thread in threads.items() if thread is threading.current_thread()}
+    assert here == {("short", "short"), ("wrong",)}
+    assert set(threads) - here == {("short",) * 4, ("short",), ("cold",)}
 
 
 def test_answers_to_cheap_work_are_given_as_it_ends_and_what_came_meanwhile_is_read_before_more(run, monkeypatch):

@@ -1,5 +1,8 @@
 """Predictions of many requests together: each as alone, and each with its own errors and notes."""
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -8,7 +11,7 @@ from handful.errors import UserError
 from handful.notes import note
 from handful.serving import inputs as kept
 from handful.serving import predicting as module
-from handful.serving.predicting import Asked
+from handful.serving.predicting import Asked, Unread
 from serving.worlds import classifier, points, regressor
 
 
@@ -54,6 +57,32 @@ def test_an_input_is_predicted_alike_alone_and_among_others(service, tasks, coun
         assert [one.label for one in made.predictions] == [one.label for one in alone.predictions]
         for one, other in zip(numbers(made), numbers(alone), strict=True):
             assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_seconds_of_a_row_are_known_of_heads_and_states_in_memory(tmp_path):
+    with Service({"classes": classifier(), "values": regressor()}, tmp_path / "store") as service:
+        one = service.create("one", points(1, 2), ["a", "b"], model="classes", tenant="t").id
+        two = service.create("two", points(1, 2), [1.0, 2.0], model="values", tenant="t").id
+        first, second = (Unread("t", task, partial(Asked, "t", task, points(3))) for task in (one, two))
+        predictor = service.predictor
+
+        def known(*requests):
+            return math.isfinite(predictor.seconds_of_row(requests))
+
+        assert not known(first), "nothing was measured"
+        predictor.predict([first])
+        assert known(first)
+        assert not known(first, second)
+        predictor.predict([first, second])
+        assert predictor.seconds_of_row([first, second]) == max(map(predictor.seconds_of_row, ([first], [second]))) > 0
+        assert not known(Asked("t", one, points(3))), "which may be large, or of a cold version"
+        assert not known(Unread("other", one, first.read))
+        service.states.forget([("t", one, 1)])
+        assert not known(first)
+        predictor.predict([first])
+        assert known(first)
+        service.correct(one, points(3), ["b"], tenant="t")
+        assert not known(first), "the head is another one"
 
 
 @pytest.mark.parametrize("task", [0, 8])

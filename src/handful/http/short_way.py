@@ -1,8 +1,8 @@
 """The short way of a plain prediction by one task, past the framework, whose machinery costs more than all the rest.
 
-It answers as the route in `predicting` does, and leaves to that route what is not plain: a request with problems, or a
-large one. While a request waits here, it costs the event loop nothing: it has no task, and the thread that predicts it
-reads its content.
+It answers as the route in `predicting` does, and leaves to that route what is not plain: a request with problems, a
+large one, or one for another version than the head. While a request waits here, it costs the event loop nothing: it has
+no task, and its content is read with those of its batch.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from handful.http.calls import LEAST_SECONDS, Server
 from handful.http.limits import RequestLimits
 from handful.http.middleware import Count, at_the_end, id_of, trace_of, write_error, write_line
 from handful.http.problems import STATUSES, UNEXPECTED, Problem, of_error
-from handful.http.schemas import MOST_CLASSES, MOST_VERSIONS
+from handful.http.schemas import MOST_CLASSES
 from handful.serving.batcher import DEADLINE, LONGEST
 from handful.serving.keys import Identity
 from handful.serving.lanes import LaneRequest
@@ -55,7 +55,6 @@ class Vectors(msgspec.Struct, forbid_unknown_fields=True):
     """The content of a plain request: `schemas.Predict` with vectors for inputs."""
 
     inputs: list[list[float]]
-    version: Annotated[int, msgspec.Meta(ge=1, le=MOST_VERSIONS)] | None = None
     top: Annotated[int, msgspec.Meta(ge=1, le=MOST_CLASSES)] | None = None
 
 
@@ -189,6 +188,7 @@ class PlainRequest:
         try:
             self._asked = self._way.server.batcher.enter(
                 identity.tenant,
+                self._head.task,
                 partial(_read, identity.tenant, self._head.task, content, self._way.server.limits),
                 rows=rows,
                 deadline=max(LEAST_SECONDS, self._until - time.monotonic()),
@@ -292,10 +292,10 @@ def _read(tenant: str, task: str, content: bytes, limits: RequestLimits) -> Aske
         given = _decoder.decode(content)
     except (msgspec.DecodeError, ValueError):
         raise NotPlainError from None
-    fields = 1 + (given.version is not None) + (given.top is not None)
+    fields = 1 + (given.top is not None)
     if content.count(b'"') != 2 * fields or not 1 <= len(given.inputs) <= limits.inputs:  # a field twice, or a null
         raise NotPlainError
-    return Asked(tenant, task, _vectors(given.inputs), given.version, given.top)
+    return Asked(tenant, task, _vectors(given.inputs), top=given.top)
 
 
 def _vectors(rows: list[list[float]]) -> np.ndarray:

@@ -74,6 +74,7 @@ class Batcher:
             together=TOGETHER,
             between_tenants=BETWEEN_TENANTS,
             cheap=CHEAP,
+            brief=service.predictor.seconds_of_row,
             may_wait=MAY_WAIT,
         )
         self.lanes: Mapping[str, Lane[Any, Any]] = {
@@ -109,6 +110,7 @@ class Batcher:
     def enter(
         self,
         tenant: str,
+        task: str,
         read: Callable[[], Asked],
         *,
         rows: int,
@@ -118,12 +120,12 @@ class Batcher:
     ) -> LaneRequest[Any, Predictions]:
         """The same for a caller that does not wait here; `leave` has to follow.
 
-        read: returns what is asked for, in the thread that predicts; what it raises is the answer.
+        read: returns what is asked for of the task, by its head; what it raises is the answer.
         rows: of inputs.
         then: called with the answer or error, in the event loop.
         """
         self._check(deadline)
-        asked = Unread(read)
+        asked = Unread(tenant, task, read)
         return self._predictions.enter(asked, tenant=tenant, rows=rows, nbytes=nbytes, seconds=deadline, then=then)
 
     def leave(self, request: LaneRequest[Any, Predictions]) -> None:

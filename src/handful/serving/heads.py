@@ -25,10 +25,14 @@ class Heads:
         self._held: dict[tuple[str, str], Version] = {}
         self._readers: dict[tuple[str, str], object] = {}  # of those who read a head at once, the last one holds it
 
+    def held(self, tenant: str, task: str) -> Version | None:
+        """The head of a tenant's task, without a look at the database; None where it is not held."""
+        return self._held.get((tenant, task))
+
     def of(self, tenant: str, task: str) -> Version:
         """The head of a tenant's task; raises as `read` does."""
         key, reader = (tenant, task), object()
-        if (held := self._held.get(key)) is not None:
+        if (held := self.held(tenant, task)) is not None:
             return held
         with self._lock:
             self._readers[key] = reader

@@ -64,6 +64,9 @@ class Lane(Generic[Content, Answer]):
     cheap: seconds of a row below which one batch runs at a time, and the event loop waits for it, `PATIENCE` at most:
         such work is mostly Python's, of which one thread at a time runs, and threads that wait for one another at every
         step take twice as long.
+    brief: seconds of a row of these, where they wait for nothing but a core; infinity where that is not known. A batch
+        that is expected to take less than `PATIENCE` runs in the event loop's own thread: handing it to another one and
+        waiting for that takes a tenth of the time of a prediction over HTTP.
     may_wait: the part of its time that a request may be expected to wait. Where that is more, it is refused at once.
     finishes: whether a request is answered as it ends once it has started, whatever its deadline: what was written
         cannot be said to have failed. Else it is given up at its deadline.
@@ -82,12 +85,14 @@ class Lane(Generic[Content, Answer]):
         together: int,
         between_tenants: int | None = None,
         cheap: float = 0.0,
+        brief: Callable[[Sequence[Content]], float] | None = None,
         may_wait: float = 1.0,
         finishes: bool = False,
     ) -> None:
         self.seen = Seen()
         self._pool, self._work = pool, work
         self._together, self._cheap, self._may_wait, self._finishes = together, cheap, may_wait, finishes
+        self._brief = brief
         self._between_tenants = min(together, between_tenants or together)
         self._tenant, self._several_until = "", 0.0
         self._waiting: Waiting[LaneRequest[Content, Answer]] = Waiting(rows, nbytes)
@@ -216,6 +221,9 @@ class Lane(Generic[Content, Answer]):
         while self._may_start() and (batch := self._waiting.take(self._most(), loop.time())):
             self._free -= 1
             self._since = self._since or loop.time()
+            if self._is_brief(batch):
+                self._finish(batch, loop, self._pool.run(partial(self._run, batch)))
+                return
             try:
                 running = self._pool.submit(partial(self._run, batch))
             except RuntimeError as error:  # the pool is closed
@@ -244,6 +252,12 @@ class Lane(Generic[Content, Answer]):
         """Whether rows take little time, by what was measured last."""
         return 0.0 < self._pace < self._cheap
 
+    def _is_brief(self, batch: "Sequence[LaneRequest[Content, Answer]]") -> bool:
+        """Whether the event loop may run a batch itself."""
+        if self._brief is None:
+            return False
+        return sum(one.rows for one in batch) * self._brief([one.content for one in batch]) < PATIENCE
+
     def _most(self) -> int:
         """Rows of a batch."""
         several = asyncio.get_running_loop().time() < self._several_until
@@ -251,7 +265,7 @@ class Lane(Generic[Content, Answer]):
         return max(1, min(most, int(SECONDS / self._pace))) if self._pace else most
 
     def _run(self, batch: "Sequence[LaneRequest[Content, Answer]]") -> "_Ended[Answer]":
-        """In a thread of the pool."""
+        """In a thread of the pool, or that of the event loop."""
         started = time.monotonic()
         answers: Sequence[Answer | Exception]
         try:

@@ -26,10 +26,21 @@ class Pool:
 
     def submit(self, work: Callable[[], Result]) -> "Future[Result]":
         """Have a thread run this; `RuntimeError` once the pool is closed."""
-        future = self._executor.submit(self._run, work)
+        future = self._executor.submit(self.run, work)
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         return future
+
+    def run(self, work: Callable[[], Result]) -> Result:
+        """Run this as a thread of the pool does, but in the one that calls."""
+        thread = threading.get_ident()
+        self._since[thread] = time.monotonic()
+        try:
+            if torch.get_num_threads() != 1:  # a thread has the number that was set last, wherever that was
+                torch.set_num_threads(1)
+            return work()
+        finally:
+            del self._since[thread]
 
     @property
     def busy_for(self) -> float:
@@ -48,13 +59,3 @@ class Pool:
         if finished:
             self._executor.shutdown()
         return finished
-
-    def _run(self, work: Callable[[], Result]) -> Result:
-        thread = threading.get_ident()
-        self._since[thread] = time.monotonic()
-        try:
-            if torch.get_num_threads() != 1:  # a thread has the number that was set last, wherever that was
-                torch.set_num_threads(1)
-            return work()
-        finally:
-            del self._since[thread]

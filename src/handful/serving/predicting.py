@@ -1,5 +1,6 @@
 """Predictions by the tasks of a store, of many requests together."""
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -39,11 +40,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Unread:
-    """A prediction that is asked for in some content.
+    """A prediction by the head of a tenant's task that is asked for in some content.
 
-    read: returns what is asked for, in the thread that predicts.
+    read: returns what is asked for, once it is predicted.
     """
 
+    tenant: str
+    task: str
     read: Callable[[], Asked]
 
 
@@ -55,14 +58,16 @@ class Predictor:
 
     states: of the versions.
     lookup: finds these.
+    held: finds the head of a tenant's task, where that needs no look at the store.
 
     Attributes:
         encode_seconds: that threads have spent on making tensors of inputs.
     """
 
-    def __init__(self, states: States, lookup: Lookup) -> None:
-        self._states, self._lookup = states, lookup
+    def __init__(self, states: States, lookup: Lookup, held: Callable[[str, str], Version | None]) -> None:
+        self._states, self._lookup, self._held = states, lookup, held
         self._counting = threading.Lock()
+        self._seconds: dict[str, float] = {}  # for a row, of the batch that each model predicted last
         self.encode_seconds = 0.0
 
     def predict(self, asked: Sequence[Asked | Unread]) -> list[Predictions | Exception]:
@@ -76,6 +81,19 @@ class Predictor:
         _tried([requests], partial(_alike, lambda one: one.version.model_digest, self._predict))
         _tried([[one for one in requests if one.error is None]], self._resolve)
         return [one.error or one.told for one in requests]
+
+    def seconds_of_row(self, asked: Sequence[Asked | Unread]) -> float:
+        """Seconds that a row of these requests takes at most, by what their models took last.
+
+        Infinity where that is not known: some head or state is not in memory, or a model has predicted nothing yet.
+        """
+        most = 0.0
+        for one in asked:
+            head = self._held(one.tenant, one.task) if isinstance(one, Unread) else None
+            if head is None or not self._states.holds(head.model_digest, (one.tenant, one.task, head.number)):
+                return math.inf
+            most = max(most, self._seconds.get(head.model_digest, math.inf))
+        return most
 
     def _read(self, requests: "Sequence[_Request]") -> None:
         for one in requests:
@@ -91,17 +109,22 @@ class Predictor:
         started = time.monotonic()
         with collecting() as notes:
             tensor = prepared(model, encoded(model, kept.joined([one.given for one in requests])))
+        took = time.monotonic() - started
         with self._counting:
-            self.encode_seconds += time.monotonic() - started
+            self.encode_seconds += took
         if notes and len(requests) > 1:
             _tried(_alone(requests), self._encode)
             return
+        seconds = took / len(tensor)
         for one, own in zip(requests, torch.split(tensor, [len(one.given) for one in requests]), strict=True):
-            one.tensor, one.notes = own, tuple(notes)
+            one.tensor, one.notes, one.seconds = own, tuple(notes), seconds
 
     def _predict(self, requests: "Sequence[_Request]") -> None:
         wanted = [((one.asked.tenant, one.asked.task, one.version.number), one.tensor) for one in requests]
-        predictions = self._states.predict(requests[0].version.model_digest, wanted)
+        digest, started = requests[0].version.model_digest, time.monotonic()
+        predictions = self._states.predict(digest, wanted)
+        seconds = (time.monotonic() - started) / sum(len(one.given) for one in requests)
+        self._seconds[digest] = seconds + max(one.seconds for one in requests)
         for one, prediction in zip(requests, predictions, strict=True):
             if isinstance(prediction, HandfulError):
                 one.error = prediction
@@ -126,7 +149,10 @@ class Predictor:
 
 @dataclass(eq=False)
 class _Request:
-    """What is known of a request so far."""
+    """What is known of a request so far.
+
+    seconds: that making its tensor took, for a row.
+    """
 
     content: Asked | Unread
     error: Exception | None = None
@@ -135,6 +161,7 @@ class _Request:
     asked: Asked = field(init=False)
     version: Version = field(init=False)
     tensor: Tensor = field(init=False)
+    seconds: float = field(init=False)
     prediction: Prediction = field(init=False)
     told: Predictions = field(init=False)
 

@@ -109,7 +109,7 @@ class Service:
         self._readapter = Readapter(self.store, self._states, self._now, self.quotas)
         self._evaluator = Evaluator(self.store, self._states)
         self._transfers = Transfers(self.store, self._states, self._changes)
-        self.predictor = Predictor(self._states, self._version)
+        self.predictor = Predictor(self._states, self._version, self.store.held_head)
 
     @property
     def models(self) -> Mapping[str, MetaModel]:

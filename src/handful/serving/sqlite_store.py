@@ -110,6 +110,10 @@ class SqliteStore(Store):
         """As `Store.head`, from memory, where no change that has returned leaves an older one."""
         return self._heads.of(tenant, task)
 
+    def held_head(self, tenant: str, task: str) -> Version | None:
+        """See `Store.held_head`."""
+        return self._heads.held(tenant, task)
+
     def empty_log(self) -> None:
         """Bring all that was written into the database's own file, and cut the log: it holds what was erased.
 

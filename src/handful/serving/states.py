@@ -80,6 +80,11 @@ class States:
         """The states that are in memory, those of each model by themselves."""
         return list(self._banks.values())
 
+    def holds(self, digest: str, key: Key) -> bool:
+        """Whether the state of a version of a model's task is in memory now."""
+        bank = self._banks.get(digest)
+        return bank is not None and key in bank
+
     def adapt(self, model: MetaModel, examples: Sequence[Example]) -> AdaptedTask:
         """The task that a model makes of examples; see `adapted`."""
         started = time.monotonic()
