@@ -12,7 +12,7 @@ from handful import Service
 from handful.errors import HandfulError, OverloadedError, UserError
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
-from handful.serving.batcher import Batcher
+from handful.serving.batcher import LONGEST, Batcher
 from handful.types import TaskSpec
 from serving.worlds import classifier, points
 
@@ -183,14 +183,14 @@ def test_every_answer_is_its_own_task_s_while_tasks_come_change_and_are_evicted(
                 number = newest[name] + 1
                 labels = [f"{name} v{number}", f"{name} v{number} too"]
                 work = partial(service.correct, ids[name], points(1, 2), labels, tenant=name[0])
-                newest[name] = (await batcher.adapt(name[0], 2, work)).head.number
+                newest[name] = (await batcher.adapt(name[0], 2, work, deadline=LONGEST)).head.number
                 assert newest[name] == number
 
         async def predict(batcher, name):
             while newest[name] < 9:
                 at_least = newest[name]
                 version = next(asked) % at_least + 1 if next(asked) % 3 == 0 else None
-                found = await batcher.predict(name[0], ids[name], points(5), version=version)
+                found = await batcher.predict(name[0], ids[name], points(5), version=version, deadline=LONGEST)
                 right = {f"{name} v{found.version}", f"{name} v{found.version} too"}
                 if set(found.predictions[0].probabilities) != right or found.version < (version or at_least):
                     wrong.append((name, version, found))
