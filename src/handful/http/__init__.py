@@ -9,6 +9,7 @@ NEEDED = (
     "uvicorn",
     "httptools",
     "msgspec",
+    "simdjson",
     "pydantic",
     "python_multipart",
     "prometheus_client",
