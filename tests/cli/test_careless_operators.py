@@ -22,10 +22,8 @@ from handful.http import server
 from handful.http.app import make_app
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
-from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.serving import sqlite, sqlite_store
 from handful.serving.service import Service
-from handful.types import TaskSpec
 from listening import listening, tls_files
 from serving.schemas import HEAD
 from serving.worlds import classifier, points
@@ -129,14 +127,6 @@ def test_a_model_that_is_none_or_of_nobody(here):
         assert line.endswith("it has no model.safetensors. Use a folder made by `handful train`.")
     assert not (here / "new").exists()
     assert kept("store") == ["shelf"]
-
-
-def test_a_model_of_tables_with_differing_columns(here):
-    learner = PrototypicalNetwork.build(TaskSpec("classification", (4,), 2), backbone="linear")
-    MetaModel(learner, ManyTablesPipeline(width=4, label="last")).save_pretrained("tables")
-    line = refused_start(*serve(model="tables", data="new"))
-    assert "Adapt to each table with `handful adapt`" in line
-    assert not (here / "new").exists()
 
 
 def test_a_folder_that_another_server_has(here):

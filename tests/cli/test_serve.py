@@ -19,6 +19,7 @@ from handful.http.server import Address
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
 from handful.pipelines.images import ImagePipeline
+from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.serving.log_lines import log_line
 from handful.serving.service import Service
@@ -96,8 +97,9 @@ def table():
         lambda: MetaModel(learner((1, 4, 4)), ImagePipeline(size=4, channels=1)),
         lambda: MetaModel(learner((3,)), table()),
         lambda: MetaModel(learner((2, 300))),
+        lambda: MetaModel(learner((4,)), ManyTablesPipeline(width=4, label="last")),
     ],
-    ids=["vectors", "values", "images", "rows", "long"],
+    ids=["vectors", "values", "images", "rows", "long", "own columns"],
 )
 def test_the_first_steps_are_of_the_models_kind_of_input(make, tmp_path):
     images = [tmp_path / "it's a.png", tmp_path / "b.png"]

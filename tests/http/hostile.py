@@ -25,6 +25,7 @@ from handful.learners.bayesian_heads import BayesianLastLayer
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
 from handful.pipelines.images import ImagePipeline
+from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.table import Table
 from handful.types import TaskSpec
@@ -46,7 +47,7 @@ ROWS = {"size": [1.0, 2.0, 8.0, 9.0], "color": ["red", "blue", "red", "blue"]}
 
 
 def models():
-    """One of arrays, one of rows, one of images and one of a value."""
+    """One of arrays, two of rows, one of images and one of a value."""
     rows, photos = TablePipeline.fit(Table("rows", pa.table(ROWS)), np.arange(4)), ImagePipeline(size=8, channels=1)
 
     def classifier(pipeline, shape):
@@ -58,6 +59,7 @@ def models():
     return {
         "points": classifier(None, (3,)),
         "rows": classifier(rows, rows.input_shape),
+        "tables": classifier(ManyTablesPipeline(width=4, label="last"), (4,)),
         "photos": classifier(photos, photos.input_shape),
         "price": MetaModel(price),
     }
@@ -90,6 +92,7 @@ def picture(gray):
 GOOD = {
     "points": ([[0.1, 0.2, 0.3], [1, 2, 3]], "label", ["a", "b"]),
     "rows": ([{"size": 1.0, "color": "red"}, {"size": 8.5, "color": "blue"}], "label", ["a", "b"]),
+    "tables": ([{"weight": 1.0, "kind": "red"}, {"weight": 8.5, "kind": "blue"}], "label", ["a", "b"]),
     "photos": ([picture(7), picture(200)], "label", ["a", "b"]),
     "price": ([[0.1, 0.2, 0.3], [1, 2, 3]], "value", [1.5, 2.5]),
 }
@@ -126,7 +129,13 @@ TOKENS = [
     *("[1, [2]]", "[[1, 2], [3]]", "[[1, 2, 3]]", "[1, 2]", "[1, 2, 3, 4]", "[" + "1," * 5000 + "1]"),
     *('"1"', '""', r'"\ud800"', r'"\udc00x"', r'"\u0000"', r'"\u202e"', r'{"\ud800": 1}', '"\x01"', "'x'", '"'),
     *('{"image": "!"}', '{"image": null}', '{"image": ""}', '{"image": "R0lGOD"}', '{"a": 1, "a": 2}'),
-    *(f'"{MARKER}"', f'{{"size": "{MARKER}", "color": 5}}', f'["{MARKER}"]', f'{{"image": "{MARKER}"}}'),
+    *(
+        f'"{MARKER}"',
+        f'{{"size": "{MARKER}", "color": 5}}',
+        f'{{"weight": "{MARKER}", "kind": null}}',
+        f'["{MARKER}"]',
+        f'{{"image": "{MARKER}"}}',
+    ),
     *(nested(20), nested(40), nested(2000), nested(600, '{"a":', "1"), "[" * 3000),
     *("]", "[1,", "{", '{"a"}', "[,]", "", '"' + "x" * 40_000 + '"', '"' + MARKER * 5000 + '"'),
 ]
@@ -387,7 +396,12 @@ class Attacker:
 
     def _model_of(self, sent):
         content = sent.content or b""
-        for name, sign in (("photos", b'"image"'), ("rows", b'"color"'), ("price", b'"value"')):
+        for name, sign in (
+            ("photos", b'"image"'),
+            ("rows", b'"color"'),
+            ("tables", b'"weight"'),
+            ("price", b'"value"'),
+        ):
             if sign in content:
                 return name
         return "points"

@@ -16,6 +16,7 @@ from handful.models.results import results
 from handful.notes import collecting
 from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
+from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.texts import TextPipeline
 from handful.table import Table
@@ -36,6 +37,13 @@ class Journey:
     relabeled: list[tuple[Any, Any]]
     queries: list[Any] = field(default_factory=list)
 
+    def fitted(self, examples):
+        """The model with the pipeline of the task with these examples, in whatever column their labels are."""
+        pipeline = self.model.pipeline
+        column = pipeline.per_task and (pipeline.label or pipeline.target)
+        rows = [given | {column: label} for given, label in examples] if column else None
+        return self.model.with_pipeline(pipeline.of_task(rows))
+
     def supports(self):
         """The examples after each step."""
         added = [*self.first, *self.more]
@@ -44,12 +52,12 @@ class Journey:
 
     def expected(self, examples):
         """What the library predicts by these examples, and the codes of its notes about the queries."""
-        model, pipeline = self.model, self.model.pipeline
         inputs, labels = zip(*examples, strict=True)
         with collecting():
-            task = model.adapt(pipeline.encode(list(inputs)), list(labels))
+            model = self.fitted(examples)
+            task = model.adapt(model.pipeline.encode(list(inputs)), list(labels))
         with collecting() as notes:
-            prediction = model.predict(task, pipeline.encode(self.queries))
+            prediction = model.predict(task, model.pipeline.encode(self.queries))
         return results(task, prediction), {note.code for note in notes}
 
 
@@ -110,9 +118,9 @@ def row(size, color, sold, fresh):
     return {"size": size, "color": color, "sold": sold, "fresh": fresh}
 
 
-def rows():
+def rows(pipeline=None):
     """Rows with missing and unknown values."""
-    pipeline = TablePipeline.fit(Table("sales", pa.table(TABLE)), np.arange(6))
+    pipeline = pipeline or TablePipeline.fit(Table("sales", pa.table(TABLE)), np.arange(6))
     first = [
         (row(1.5, "red", "2024-01-03", True), "good"),
         (row(2, None, "2024-02-01", False), "good"),
@@ -124,10 +132,15 @@ def rows():
     return Journey(classifying(pipeline), first, more, relabeled, MISSING_AND_UNKNOWN)
 
 
-def values():
+def own_columns():
+    """The same rows, whose columns the model has never seen; they outnumber its inputs."""
+    return rows(ManyTablesPipeline(width=6, label="last"))
+
+
+def values(pipeline=None):
     """Rows whose value is predicted, in a unit of its own."""
     prices = {"price": [1200.0, 900.0, 2500.0, 4100.0, 3000.0, 700.0]}
-    pipeline = TablePipeline.fit(Table("sales", pa.table(TABLE | prices)), np.arange(6), target="price")
+    pipeline = pipeline or TablePipeline.fit(Table("sales", pa.table(TABLE | prices)), np.arange(6), target="price")
     first = [
         (row(1.5, "red", "2024-01-03", True), 1250.0),
         (row(2, "blue", "2024-02-01", False), 800),
@@ -136,6 +149,11 @@ def values():
     more = [(row(None, "green", "2024-04-02", True), 5000.0)]
     relabeled = [(first[0][0], 1100.0), (row(3, "red", None, True), 950.0)]
     return Journey(regressing(pipeline), first, more, relabeled, MISSING_AND_UNKNOWN)
+
+
+def own_values():
+    """The same values, of rows whose columns the model has never seen, by a name that it has."""
+    return values(ManyTablesPipeline(width=20, target="price"))
 
 
 def numbers(seed, count=1):

@@ -19,6 +19,7 @@ from handful.models.meta_model import MetaModel
 from handful.notes import collecting
 from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
+from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.texts import TextPipeline
 from handful.readers.reader import read
@@ -95,6 +96,23 @@ def test_a_table_whose_cells_are_written_in_its_own_way(tmp_path, role):
         assert len(inputs_of_file(path, model(pipeline))) == 3
     assert inputs[0] == {"at": "2024-05-25", "color": "red", "size": 1.5}
     assert inputs[2] == {"at": "2024-06-02 13:30:00", "color": "red", "size": None}
+
+
+@pytest.mark.parametrize("role", [{"label": "last"}, {"target": "price"}])
+def test_a_table_with_columns_of_its_own(tmp_path, role):
+    path = tmp_path / "file.csv"
+    path.write_text(CSV)
+    meta = model(ManyTablesPipeline(width=3, **role))
+    with collecting():
+        wanted = encoded_examples(meta.pipeline, path)
+        inputs, labels = examples_of_file(path, meta)
+        assert inputs[0]["size"] == "1.5 km"
+        own = meta.pipeline.of_rows(inputs, [one[0] for one in labels], range(3))
+        torch.testing.assert_close(own.encode(inputs), wanted.inputs)
+        assert ("name" in inputs[0], "price" in inputs[0]) == ("target" in role, "label" in role)
+        assert labels == (["a", "b", "a"] if "label" in role else [[10.0], [20.0], [30.0]])
+        queries = inputs_of_file(path, meta.with_pipeline(own))
+        torch.testing.assert_close(own.encode(queries), wanted.inputs)
 
 
 def test_a_table_with_types(tmp_path):

@@ -1,5 +1,7 @@
 """Folders of tables: columns of their own, statistics of the support alone, and tables never seen."""
 
+import json
+
 import numpy as np
 import pyarrow.csv
 import pytest
@@ -18,6 +20,7 @@ from handful.models.task_bank import TaskBank
 from handful.pipelines.own_tables import LIMIT, Layout, ManyTablesPipeline
 from handful.readers.tables import table_files
 from handful.reports.verdict import quality
+from handful.serving.service import Service
 from handful.streams import seeded
 from handful.tasks.distribution import BLOCK, Sizes
 from handful.tasks.opening import open_tasks
@@ -311,6 +314,19 @@ def test_an_adapted_task_reads_its_support_as_it_was_adapted(run, folder, tmp_pa
     bank.put("t05", loaded)
     [alike] = bank.predict([("t05", inputs)])
     torch.testing.assert_close(alike.mean, found.mean)
+    assert bank.model_of("t05").pipeline.config() == loaded.pipeline
+    assert bank.nbytes > len(json.dumps(loaded.pipeline)), "a task of many columns is not held for nothing"
+
+
+def test_an_adapted_task_is_taken_in_by_a_service_with_its_rows(run, folder, tmp_path):
+    adapted = adapt_from_file(run, folder / "t05.csv")
+    wanted = MetaModel.from_pretrained(run).predict(adapted, adapted.support.inputs).mean.squeeze(1)
+    with Service(run, tmp_path / "store") as service:
+        task = service.import_task("t05", adapted.to_bytes())
+        made = service.predict(task.id, adapted.rows).predictions
+        torch.testing.assert_close(torch.tensor([one.value for one in made]).double(), wanted, rtol=1e-4, atol=1e-4)
+        assert service.add(task.id, [dict.fromkeys(adapted.rows[0], None)], [0.0]).head.examples == 41
+    assert adapt_from_file(run, folder / "t05.csv", keep_support=False).rows is None
 
 
 def test_a_run_is_evaluated_on_other_tables_of_more_columns(run, tmp_path):

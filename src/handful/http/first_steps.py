@@ -8,6 +8,7 @@ from typing import Any
 
 from handful.models.meta_model import MetaModel
 from handful.pipelines.images import ImageInputs
+from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.texts import TextPipeline
 
@@ -42,6 +43,8 @@ def _input(model: MetaModel, place: int, image: Path, commands: dict[str, str]) 
             return {"image": _mark(commands, f"base64 < {shlex.quote(str(image))} | tr -d '\\n'")}
         case TextPipeline():
             return ("Where is my parcel?", "I want my money back.")[place]
+        case ManyTablesPipeline():
+            return ({"size": 1.5, "color": "red"}, {"size": 4, "color": "blue"})[place]
         case TablePipeline() as table:
             return {column["name"]: _cell(column, place) for column in table.columns}
     array: Any = float(place)

@@ -6,13 +6,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from handful.http.answers import of_each, of_one, response_of_predictions
-from handful.http.calls import Call, Predicting
+from handful.http.calls import Predicting
 from handful.http.documents import takes
 from handful.http.json_inputs import inputs_of_each
 from handful.http.places import TaskId
 from handful.http.reading import Source, made_of, uploads_made_of
 from handful.http.schemas import Predict, PredictForTask, PredictForTasks, Predictions, PredictionsOfTasks
-from handful.models.meta_model import MetaModel
 
 router = APIRouter(prefix="/v1", tags=["predictions"])
 
@@ -22,7 +21,8 @@ async def predict(task: TaskId, call: Predicting) -> Response:
     """Predict inputs by the head of a task, or by another version."""
 
     def read(given: Predict, source: Source) -> tuple[Predict, list[Any]]:
-        return given, source.inputs(given.inputs, lambda: _model(call, task, given.version))
+        tenant = call.identity.tenant
+        return given, source.inputs(given.inputs, lambda: call.service.reader_of(task, given.version, tenant=tenant))
 
     given, inputs = await uploads_made_of(call, Predict, read)
     made = [await call.predict(task, inputs, given.version, given.top)]
@@ -40,10 +40,3 @@ async def predict_for_tasks(call: Predicting) -> Response:
     wanted = await made_of(call, PredictForTasks, read)
     made = await call.predict_each([(one.task, inputs, one.version, one.top) for one, inputs in wanted])
     return await response_of_predictions(call, made, of_each)
-
-
-def _model(call: Call, task: str, version: int | None) -> MetaModel:
-    """The model that predicts, which reads uploaded files."""
-    service, tenant = call.service, call.identity.tenant
-    head = service.get(task, tenant=tenant).head
-    return service.model_of(head if version is None else service.version(task, version, tenant=tenant))

@@ -32,10 +32,10 @@ def examples_of_file(path: Path, model: MetaModel, limits: RequestLimits = DEFAU
     """
     with (
         _opened(path, model, limits) as pipeline,
-        opened_examples(pipeline, path, limits=SERVICE, added=True, inside=path.parent) as (_, raw, labels),
+        opened_examples(pipeline, path, limits=SERVICE, added=True, inside=path.parent) as (own, raw, labels),
     ):
         named = list(labels) if isinstance(labels, tuple) else labels.tolist()
-        return _values(raw.inputs, pipeline, limits), named
+        return _values(raw.inputs, own, limits), named
 
 
 def inputs_of_file(path: Path, model: MetaModel, limits: RequestLimits = DEFAULTS) -> list[Any]:
@@ -81,6 +81,6 @@ def _rows(table: Table, pipeline: InputPipeline) -> list[Any]:
     if isinstance(pipeline, TextPipeline):
         table.require([pipeline.text], ", the text")
         return table.sentences(pipeline.text)
-    if type(pipeline) is TablePipeline:
+    if isinstance(pipeline, TablePipeline):
         return pipeline.alone(table)
     raise DataError(f"This model does not support tables, but {pipeline.described()}.", code="unsupported-media")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -55,6 +55,8 @@ class AdaptedTask:
     examples: the number of examples.
     support_digest: hash of examples and labels, independent of their order.
     pipeline: configuration of the input pipeline of a table with columns of its own; None elsewhere.
+    rows: of such a table, each example as it was given, in the order of the support, if that is known; a service fits
+        the pipeline to them anew whenever examples change.
     targets: names of the predicted values; empty for classification.
     holds_examples: whether examples can be read from it, as its support or from its state.
     estimate: its own score; None if none was asked for or none can be made.
@@ -82,6 +84,7 @@ class AdaptedTask:
     examples: int
     support_digest: str
     pipeline: Mapping[str, Any] | None = None
+    rows: tuple[Mapping[str, Any], ...] | None = None
     targets: tuple[str, ...] = ()
     holds_examples: bool = True
     estimate: Estimate | None = None
@@ -96,6 +99,12 @@ class AdaptedTask:
     @property
     def _identity(self) -> tuple[object, ...]:
         return self.model_digest, self.support_digest, self.labels
+
+    def with_rows(self, rows: Mapping[str, Mapping[str, Any]]) -> Self:
+        """The same task with its examples as they were given, by their ids, if it keeps examples."""
+        if self.manifest is None:
+            return self
+        return replace(self, rows=tuple(rows[id_] for id_ in self.manifest))
 
     def to_bytes(self) -> bytes:
         """One safetensors file of some kilobytes, with the facts as JSON inside; an equal value gives equal bytes."""
@@ -119,6 +128,8 @@ class AdaptedTask:
             "holds_examples": self.holds_examples,
             "estimate": self.estimate and self.estimate._asdict(),
         }
+        if self.rows is not None:
+            facts["rows"] = self.rows
         return tensors_to_bytes(tensors, facts)[0]
 
     @classmethod
@@ -158,6 +169,7 @@ class AdaptedTask:
                 examples=int(facts["examples"]),
                 support_digest=str(facts["support_digest"]),
                 pipeline=facts["pipeline"],
+                rows=_tuple(facts.get("rows")),
                 targets=tuple(facts["targets"]),
                 holds_examples=bool(facts["holds_examples"]),
                 estimate=facts["estimate"] and Estimate(**facts["estimate"]),
@@ -186,7 +198,7 @@ def not_a_task(source: object) -> ArtifactError:
     return ArtifactError(f"{source} is not an adapted task. Make one with `handful adapt`.")
 
 
-def _tuple(values: Any) -> tuple[str, ...] | None:
+def _tuple(values: Any) -> tuple[Any, ...] | None:
     return None if values is None else tuple(values)
 
 

@@ -122,6 +122,7 @@ class MetaModel:
         """This model with the pipeline of one task, for tables with differing columns."""
         other = copy.copy(self)
         other.pipeline = pipeline
+        other.__dict__["digest"] = self.digest  # it is the same model, whatever a task's inputs are
         return other
 
     def for_task(self, task: AdaptedTask) -> Self:

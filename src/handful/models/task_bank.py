@@ -1,5 +1,6 @@
 """Thousands of adapted tasks of one meta-model in memory, replaced and predicted by any number of threads."""
 
+import json
 import threading
 import time
 from collections import OrderedDict, defaultdict
@@ -113,6 +114,14 @@ class TaskBank(Generic[Key]):
                 self._retire(slot)
         return slot is not None
 
+    def model_of(self, key: Key) -> MetaModel:
+        """The model with the pipeline for the inputs of a task, see `MetaModel.for_task`; errors as in `predict`."""
+        slot = self._pinned(key)
+        with self._lock:
+            slot.readers -= 1
+            self._free(slot)
+        return slot.model
+
     @own_settings()
     def predict(self, requests: Sequence[tuple[Key, Tensor]]) -> list[Prediction | HandfulError]:
         """Predict the inputs of each request by the task of its key, together where their states have equal shapes.
@@ -198,7 +207,7 @@ class TaskBank(Generic[Key]):
     def _written(self, task: AdaptedTask) -> "_Slot":
         """A new slot with the state of a task, without a key yet."""
         self.model.check(task)
-        state = self.model.on_device(task.state)
+        model, state = self.model.for_task(task), self.model.on_device(task.state)
         parts = batches.State.of(state)
         with self._lock:
             slabs = self._slabs[parts.kind]
@@ -209,7 +218,10 @@ class TaskBank(Generic[Key]):
                 slabs.append(slab)
             row = slab.free.pop()
         own = batches.State(kind, tuple(leaf[row] for leaf in slab.leaves))
-        slot = _Slot(slab, row, own, self.model.for_task(task), sum(leaf.nbytes for leaf in parts.leaves))
+        nbytes = sum(leaf.nbytes for leaf in parts.leaves)
+        if task.pipeline is not None:
+            nbytes += len(json.dumps(task.pipeline))  # about what its columns take
+        slot = _Slot(slab, row, own, model, nbytes)
         slab.written[row] = slot
         for into, leaf in zip(own.leaves, parts.leaves, strict=True):
             into.copy_(leaf)

@@ -1,6 +1,7 @@
 """The input pipelines for tables with differing columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from handful import streams
+from handful.dialect import DATE
 from handful.errors import DataError, UserError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import InputPipeline
@@ -81,6 +83,7 @@ class ManyTablesPipeline(InputPipeline):
     """
 
     kind = "tables"
+    per_task = True
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class ManyTablesPipeline(InputPipeline):
         drop: Sequence[str] = (),
     ) -> None:
         self.width, self.target, self.label, self.order, self.drop = width, target, label, order, tuple(drop)
+        self.targets = (target,) if target else ()
         self.input_shape = (width,)
 
     def described(self) -> str:
@@ -113,6 +117,19 @@ class ManyTablesPipeline(InputPipeline):
             layout={name: part.tolist() for name, part in layout._asdict().items()},
             **plain.settings(),
         )
+
+    def of_rows(
+        self, rows: Sequence[Mapping[str, Any]], labels: Sequence[str | float], places: Sequence[int]
+    ) -> "OwnTablePipeline":
+        """The same for rows `(n,)` and, apart from them, their labels or targets `(n,)`.
+
+        A cell of a row in the column to predict is not read.
+
+        places: of all rows, in the order in which they are read: the last digits of statistics depend on it.
+        """
+        column = self.target or self.label or LAST
+        table = Table.of([{**rows[place], column: labels[place]} for place in places], [])
+        return self.of_task(replace(table, name="The task", kept=tuple(places)))
 
     def plain(self, table: Table, column: str | None = None) -> TablePipeline:
         """Columns and labels or targets of a whole table, standardized by all its rows; `DataError` without the column.
@@ -150,6 +167,7 @@ class OwnTablePipeline(TablePipeline):
 
     kind = "own table"
     of_one_task = True
+    whose = ", which the task's examples have"
 
     def __init__(self, *, width: int, layout: dict[str, list[float]], **table: Any) -> None:
         super().__init__(**table)
@@ -161,6 +179,12 @@ class OwnTablePipeline(TablePipeline):
         """Width, layout, columns and roles."""
         layout = {name: part.tolist() for name, part in self.layout._asdict().items()}
         return {"width": self.width, "layout": layout, **super().settings()}
+
+    def _cells(self, table: Table, column: dict[str, Any]) -> list[Any]:
+        cells, unit = super()._cells(table, column), column.get("unit", "")
+        if unit in ("", DATE):
+            return cells
+        return [None if cell is None else f"{cell} {unit}" for cell in cells]  # as other rows of the task have it
 
     def _inputs(self, features: Tensor) -> Tensor:
         return self.layout.inputs(features, self.width)

@@ -52,7 +52,8 @@ class InputPipeline(ABC):
     backbone_options: of that network.
     encoded: whether inputs are vectors of a pretrained encoder, or inputs of a tuned one.
     tuned: whether that encoder is a part of the learner, which trains it.
-    of_one_task: whether it belongs to one adapted task, and is saved with it.
+    per_task: whether each task has a pipeline of its own, fitted to its examples; see `of_task`.
+    of_one_task: whether it is such a one, which is saved with its adapted task.
     """
 
     kind: ClassVar[str]
@@ -60,6 +61,7 @@ class InputPipeline(ABC):
     backbone_options: Mapping[str, Any] = MappingProxyType({})
     encoded: bool = False
     tuned: bool = False
+    per_task: ClassVar[bool] = False
     of_one_task: ClassVar[bool] = False
     input_shape: tuple[int, ...]
     group: str | None = None

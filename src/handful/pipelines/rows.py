@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -90,9 +90,13 @@ class TablePipeline(RowPipeline):
         True` if the training rows have empty cells and `"unit"` if cells have one, or `{"name", "categories"}`.
     names: in the order of the training file, in which rows without names have them.
     roles: see `RowPipeline`.
+
+    Attributes:
+        whose: the columns that inputs need, in messages.
     """
 
     kind = "table"
+    whose: ClassVar[str] = ", which the model was trained with"
 
     def __init__(self, *, columns: list[dict[str, Any]], names: Sequence[str] | None = None, **roles: Any) -> None:
         super().__init__(**roles)
@@ -157,7 +161,7 @@ class TablePipeline(RowPipeline):
         """Rows of a file as mappings that can be read without the other rows: `stored` encodes them equally. Numbers
         and ISO dates replace the file's formats.
         """
-        table.require(self.names, ", which the model was trained with")
+        table.require(self.names, self.whose)
         columns = {column["name"]: self._cells(table, column) for column in self.columns}
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
@@ -173,7 +177,7 @@ class TablePipeline(RowPipeline):
 
     def features(self, table: Table) -> Tensor:
         """The features of inputs, `(rows, features)`: NaN marks missing numbers."""
-        table.require(self.names, ", which the model was trained with")
+        table.require(self.names, self.whose)
         for column in self.columns:
             if "categories" not in column:
                 table.note_markers(column["name"])
@@ -234,10 +238,12 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
     texts = table.texts(name)
     categories = sorted({text for row in rows if (text := texts[row]) is not None})
     if len(categories) > MOST_CATEGORIES:
+        many = f"{table.name}: the text column {name!r} has {len(categories)} different values"
+        most = f", but a category has at most {MOST_CATEGORIES}."
         raise DataError(
-            f"{table.name}: the text column {name!r} has {len(categories)} different values, such as {categories[0]!r}"
-            f"{without_comma(categories[0])}, but a category has at most {MOST_CATEGORIES}.",
+            f"{many}, such as {categories[0]!r}{without_comma(categories[0])}{most}",
             hint="Exclude it with {drop}, or merge its values.",
+            unquoted=many + most,
         )
     table.note_numbers(name)
     return {"name": name, "categories": categories}

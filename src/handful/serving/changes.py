@@ -8,6 +8,7 @@ from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
 from handful.notes import Notes, collecting
 from handful.serving.names import checked_name
+from handful.serving.own_columns import check_added, own_columns, placed
 from handful.serving.quotas import Quotas
 from handful.serving.records import Estimate, Example, TaskRecord, Version
 from handful.serving.requests import Request, Requests, content_of, of_task, task_of
@@ -59,7 +60,8 @@ class Changes:
                     return request.earlier
                 examples = added([], new, classification=meta.spec.classification)
                 self.quotas.check_support(examples, classification=meta.spec.classification)
-                made = self._states.adapt(meta, examples)
+                with placed(examples, new):
+                    made = self._states.adapt(meta, examples)
                 own = own_estimate(meta, examples) if estimate else None
                 kept = examples if keep_examples else None
                 return self.insert(name, of_model, kept, made, "created", notes, terms, request, own)
@@ -114,6 +116,8 @@ class Changes:
 
             def edit(support: list[Example], model: MetaModel) -> list[Example]:
                 examples = new if model.digest == meta.digest else reencoded(model, new)  # readapted meanwhile
+                if own_columns(model):
+                    check_added(support, examples)
                 if change == "corrected":
                     return corrected(support, examples)
                 return added(support, examples, classification=model.spec.classification)
@@ -122,7 +126,7 @@ class Changes:
             with self.requests.once(terms.tenant, terms.key, *content) as request:
                 if request.earlier is not None:
                     return request.earlier
-                return self._edited(task, change, edit, notes, terms, request, estimate=estimate)
+                return self._edited(task, change, edit, notes, terms, request, new=new, estimate=estimate)
 
     def remove(self, task: str, examples: Sequence[str], terms: Terms, *, estimate: bool) -> TaskRecord:
         """Adapt a task anew without the examples of these ids."""
@@ -207,6 +211,7 @@ class Changes:
         terms: Terms,
         request: Request[TaskRecord],
         *,
+        new: Sequence[Example] = (),
         estimate: bool,
     ) -> TaskRecord:
         """The task with a new version on what an edit makes of its examples; as it is where they stay the same."""
@@ -224,7 +229,8 @@ class Changes:
                     return self._unchanged(noted(record, [*notes, *own]), terms, request)
                 if change != "removed":
                     self.quotas.check_support(examples, classification=model.spec.classification)
-                made = self._states.adapt(model, examples)
+                with placed(examples, new):
+                    made = self._states.adapt(model, examples)
                 score = own_estimate(model, examples) if estimate else None
             told = [*notes, *own]
 

@@ -7,6 +7,7 @@ import torch
 from handful.errors import ArtifactError, HandfulError
 from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
+from handful.notes import collecting
 from handful.serving.records import Example, Version
 from handful.serving.rows import Rows
 from handful.serving.states import digest_of
@@ -33,15 +34,19 @@ class Derivation:
         state: None if it was dropped; then it only has to be possible to adapt it anew.
         """
         try:
-            model = self._model(rows, version.model_digest)
-            made = adapted(model, examples)
-            if made.labels != version.labels:
-                return "its examples have other classes"
-            if state is None or digest_of(made.to_bytes()) == version.digest:
-                return None
-            return _difference(model, AdaptedTask.from_bytes(state), adapted(model, examples, keep_support=True))
+            with collecting():  # the user has had these notes
+                return self._fault(rows, version, state, examples)
         except HandfulError as error:
             return f"it cannot be adapted again ({error.code})"
+
+    def _fault(self, rows: Rows, version: Version, state: bytes | None, examples: Sequence[Example]) -> str | None:
+        model = self._model(rows, version.model_digest)
+        made = adapted(model, examples)
+        if made.labels != version.labels:
+            return "its examples have other classes"
+        if state is None or digest_of(made.to_bytes()) == version.digest:
+            return None
+        return _difference(model, AdaptedTask.from_bytes(state), adapted(model, examples, keep_support=True))
 
     def _model(self, rows: Rows, digest: str) -> MetaModel:
         if digest not in self._models:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from handful.errors import DataError, HandfulError, UserError
 from handful.models.adapted_task import AdaptedTask
+from handful.notes import collecting
 from handful.serving.records import Example, Receipt, TaskRecord, as_datetime
 from handful.serving.rows import Rows
 from handful.serving.states import States
@@ -92,7 +93,8 @@ class Eraser:
         try:
             if not left:
                 raise DataError("No examples would remain.", code="too-few-examples")
-            return self._states.adapt(self._states.model(record.head.model_digest), left)
+            with collecting():
+                return self._states.adapt(self._states.model(record.head.model_digest), left)
         except DataError as error:
             raise DataError(
                 f"{error.message} The task cannot predict without these examples: erase the whole task.",

@@ -41,7 +41,8 @@ class Evaluator:
     ) -> Judged:
         new = labeled(model, inputs, labels, self._store.ids)
         key = tenant, task, version.number
-        return given(model, version, new, lambda tensor: self._states.predict(model.digest, [(key, tensor)])[0])
+        own = self._states.model_of(model.digest, key)
+        return given(own, version, new, lambda tensor: self._states.predict(model.digest, [(key, tensor)])[0])
 
     def _on_its_own(self, task: str, version: Version, model: MetaModel, tenant: str) -> Judged:
         with self._store.reading(tenant) as rows:

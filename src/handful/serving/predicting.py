@@ -18,8 +18,9 @@ from handful.models.results import results_of_each
 from handful.notes import Note, collecting
 from handful.serving import inputs as kept
 from handful.serving.inputs import Given
+from handful.serving.own_columns import own_columns
 from handful.serving.records import Predictions, Version
-from handful.serving.states import States
+from handful.serving.states import Key, States
 from handful.serving.supports import encoded, prepared
 from handful.types import Prediction
 
@@ -75,9 +76,7 @@ class Predictor:
         requests = [_Request(one) for one in asked]
         _tried(_alone(requests), self._read)
         _tried(_alone(requests), self._look_up)
-        _tried(
-            [requests], partial(_alike, lambda one: (one.version.model_digest, kept.kind_of(one.given)), self._encode)
-        )
+        _tried([requests], partial(_alike, self._encoded_with, self._encode))
         _tried([requests], partial(_alike, lambda one: one.version.model_digest, self._predict))
         _tried([[one for one in requests if one.error is None]], self._resolve)
         return [one.error or one.told for one in requests]
@@ -104,8 +103,13 @@ class Predictor:
             one.version = self._lookup(one.asked.task, one.asked.version, one.asked.tenant)
             one.given = kept.taken(one.asked.inputs)
 
+    def _encoded_with(self, one: "_Request") -> object:
+        """What requests share whose inputs are encoded together; rows with columns of their own are by themselves."""
+        digest = one.version.model_digest
+        return one if own_columns(self._states.model(digest)) else (digest, kept.kind_of(one.given))
+
     def _encode(self, requests: "Sequence[_Request]") -> None:
-        model = self._states.model(requests[0].version.model_digest)
+        model = self._states.model_of(requests[0].version.model_digest, requests[0].key)
         started = time.monotonic()
         with collecting() as notes:
             tensor = prepared(model, encoded(model, kept.joined([one.given for one in requests])))
@@ -120,7 +124,7 @@ class Predictor:
             one.tensor, one.notes, one.seconds = own, tuple(notes), seconds
 
     def _predict(self, requests: "Sequence[_Request]") -> None:
-        wanted = [((one.asked.tenant, one.asked.task, one.version.number), one.tensor) for one in requests]
+        wanted = [(one.key, one.tensor) for one in requests]
         digest, started = requests[0].version.model_digest, time.monotonic()
         predictions = self._states.predict(digest, wanted)
         seconds = (time.monotonic() - started) / sum(len(one.given) for one in requests)
@@ -164,6 +168,11 @@ class _Request:
     seconds: float = field(init=False)
     prediction: Prediction = field(init=False)
     told: Predictions = field(init=False)
+
+    @property
+    def key(self) -> Key:
+        """Of the state that predicts it."""
+        return self.asked.tenant, self.asked.task, self.version.number
 
 
 def _alone(requests: Sequence[_Request]) -> list[list[_Request]]:

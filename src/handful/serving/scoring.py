@@ -93,6 +93,7 @@ def left_out(model: MetaModel, examples: Sequence[Example]) -> Judged:
                 "others to evaluate on.",
                 code="too-few-examples",
             )
+        model = model.for_task(task)
         seen = LabelReader(model.learner, model.pipeline).scaled([], targets.unsqueeze(0), inputs.dtype)
         support = Examples(inputs.unsqueeze(0), seen)
         found = predict_left_out(model.learner, support, task.spec, groups)
@@ -107,6 +108,8 @@ def given(
     predict: Callable[[Tensor], Prediction | HandfulError],
 ) -> Judged:
     """Examples predicted by a version.
+
+    model: with the version's own pipeline, if it has one.
 
     Raises `DataError` for a label that the version does not have, and errors that `predict` returns in place of a
     prediction.

@@ -129,6 +129,11 @@ class Service:
         """The model that a version was adapted from."""
         return self._states.model(version.model_digest)
 
+    def reader_of(self, task: str, version: int | None = None, *, tenant: str = "default") -> MetaModel:
+        """The model of the head or another version, with the pipeline that reads its inputs from files."""
+        wanted = self._version(task, version, tenant)
+        return self._states.model_of(wanted.model_digest, (tenant, task, wanted.number))
+
     def close(self) -> None:
         """Finish what is being written, and close the store if it was opened here."""
         self._open.close()
@@ -457,7 +462,8 @@ class Service:
     def export(self, task: str, version: int | None = None, *, tenant: str = "default") -> bytes:
         """A version, the head by default, as the file of an adapted task: `AdaptedTask.from_bytes` reads it.
 
-        It holds the examples as the model sees them, where they are kept.
+        It holds the examples as the model sees them, where they are kept; those with columns of their own also as they
+        were given.
         """
         return self._transfers.export(task, version, tenant)
 
@@ -474,8 +480,10 @@ class Service:
 
         Where the file holds examples, the task is adapted to them anew, and can change. Their inputs are known as the
         model sees them alone: a correction finds arrays and rows among them, and adds to them what is a text or image.
+        Those with columns of their own are known as they were given.
 
-        Raises `ArtifactError` if it is none, or its model is not here.
+        Raises `ArtifactError` if it is none, or its model is not here, and `DataError` for a task with columns of its
+        own without its rows.
         """
         return self._transfers.take_in(name, content, Terms(tenant, actor, key=idempotency_key))
 

@@ -13,7 +13,8 @@ from handful.errors import ArtifactError, HandfulError, UserError
 from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
 from handful.models.task_bank import TaskBank
-from handful.pipelines.pipeline import InputPipeline
+from handful.notes import collecting
+from handful.serving.own_columns import own_columns
 from handful.serving.records import Example, Version
 from handful.serving.rows import Rows
 from handful.serving.store import Store
@@ -75,6 +76,17 @@ class States:
         """A model in use."""
         return self._bank(digest).model
 
+    def model_of(self, digest: str, key: Key) -> MetaModel:
+        """The model that reads the inputs of a version: with its own pipeline, if tasks have columns of their own."""
+        bank = self._bank(digest)
+        if not own_columns(bank.model):
+            return bank.model
+        model = bank.model_of(key)
+        if key in self._erased:
+            bank.remove(key)
+            raise _erased(key[2])
+        return model
+
     @property
     def banks(self) -> Sequence[TaskBank[Key]]:
         """The states that are in memory, those of each model by themselves."""
@@ -101,7 +113,7 @@ class States:
             for number, (key, _) in enumerate(requests):
                 if key in self._erased:  # it may have been loaded just before
                     bank.remove(key)
-                    found[number] = UserError(f"Version {key[2]} was erased. Choose another one.", code="not-found")
+                    found[number] = _erased(key[2])
         return found
 
     def hold(self, key: Key, task: AdaptedTask, *, instead: int | None = None) -> None:
@@ -140,7 +152,8 @@ class States:
             raise ArtifactError(
                 f"Version {number} of the task {task} is damaged, and its examples are not stored. Restore a backup."
             )
-        made = self.adapt(self.model(version.model_digest), examples)
+        with collecting():  # the user has had these notes, and a log is not for them
+            made = self.adapt(self.model(version.model_digest), examples)
         if state is not None:
             self._repair(key, made.to_bytes())
         return made
@@ -179,17 +192,11 @@ class States:
 
 
 def opened_model(given: MetaModel | str | Path, trust: Sequence[str]) -> MetaModel:
-    """A model to adapt tasks from, given it or its path; `UserError` if a store cannot keep its tasks.
+    """A model to adapt tasks from, given it or its path.
 
     trust: see `Service`.
     """
-    model = given if isinstance(given, MetaModel) else MetaModel.from_pretrained(given, trust=trust)
-    if model.pipeline is not None and type(model.pipeline).of_task is not InputPipeline.of_task:
-        raise UserError(
-            "Tasks of this model are tables with differing columns, but a store needs common columns. Adapt to each "
-            "table with `handful adapt`, or train on tables with common columns."
-        )
-    return model
+    return given if isinstance(given, MetaModel) else MetaModel.from_pretrained(given, trust=trust)
 
 
 def digest_of(state: bytes) -> str:
@@ -200,4 +207,8 @@ def digest_of(state: bytes) -> str:
 def check_there(version: Version) -> None:
     """Raise `UserError` if a version is a tombstone."""
     if version.erased_at is not None:
-        raise UserError(f"Version {version.number} was erased. Choose another one.", code="not-found")
+        raise _erased(version.number)
+
+
+def _erased(number: int) -> UserError:
+    return UserError(f"Version {number} was erased. Choose another one.", code="not-found")

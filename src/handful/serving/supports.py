@@ -19,11 +19,14 @@ from handful.serving import inputs as kept
 from handful.serving.ids import Ids
 from handful.serving.inputs import Given, Written
 from handful.serving.names import checked_name
+from handful.serving.own_columns import NOTHING, check_rows, of_task, own_columns, row_of
 from handful.serving.records import Example
 
 
 def encoded(model: MetaModel, given: Given) -> Tensor:
     """Inputs as the model's pipeline stores them `(n, ...)`; `DataError` for what cannot be one."""
+    if model.pipeline is not None and model.pipeline.of_one_task:
+        check_rows(given)
     values = kept.values(given)
     if model.pipeline is not None:
         return model.pipeline.stored(values, SERVICE)
@@ -49,7 +52,7 @@ def labeled(model: MetaModel, inputs: Sequence[Any], labels: Any, ids: Ids) -> l
         raise DataError("A task needs at least one example.", code="too-few-examples", field=("inputs",))
     given = kept.all_written(inputs)
     targets = _labels(model, labels, len(given))
-    contents = kept.encoded_bytes(encoded(model, given))
+    contents = _encodings(model, given)
     return [
         Example(ids.new("ex"), *one, content, target)
         for one, content, target in zip(given, contents, targets, strict=True)
@@ -66,12 +69,17 @@ def reencoded(model: MetaModel, examples: Sequence[Example]) -> list[Example]:
             "Some examples of the task were imported from a file, which contains only their encoded form. Another "
             "model cannot read them: import the task again, or correct it with the raw inputs."
         )
-    contents = kept.encoded_bytes(encoded(model, [Written(example.media, example.content) for example in examples]))
+    contents = _encodings(model, [Written(example.media, example.content) for example in examples])
     return [replace(example, encoded=content) for example, content in zip(examples, contents, strict=True)]
 
 
 def stacked(model: MetaModel, examples: Sequence[Example]) -> Tensor:
-    """The inputs of examples `(n, ...)`, as the model takes them."""
+    """The inputs of examples `(n, ...)`, as the model takes them.
+
+    model: with the task's own pipeline, if it has one.
+    """
+    if model.pipeline is not None and model.pipeline.of_one_task:
+        return prepared(model, encoded(model, [Written(example.media, example.content) for example in examples]))
     return torch.stack([_input(model, example) for example in examples])
 
 
@@ -95,11 +103,13 @@ def targets_of(examples: Sequence[Example], labels: Sequence[str] | None) -> Ten
 
 def adapted(model: MetaModel, examples: Sequence[Example], *, keep_support: bool = False) -> AdaptedTask:
     """The task that a model makes of these examples, whatever their order."""
+    model = of_task(model, examples)
     inputs = stacked(model, examples)
     labels: Any = [example.label for example in examples]
     if not model.spec.classification:
         labels = [json.loads(label) for label in labels]
-    return model.adapt(inputs, labels, ids=[example.id for example in examples], keep_support=keep_support)
+    made = model.adapt(inputs, labels, ids=[example.id for example in examples], keep_support=keep_support)
+    return made if made.pipeline is None else made.with_rows({example.id: row_of(example) for example in examples})
 
 
 def added(support: Sequence[Example], new: Sequence[Example], *, classification: bool) -> list[Example]:
@@ -146,14 +156,26 @@ def corrected(support: Sequence[Example], new: Sequence[Example]) -> list[Exampl
     return [*result, *(example for example in wanted if input_key(example, held) not in replaced)]
 
 
-def imported(task: AdaptedTask, ids: Ids) -> list[Example] | None:
-    """The examples that an adapted task holds; None if it holds none."""
+def imported(model: MetaModel, task: AdaptedTask, ids: Ids) -> list[Example] | None:
+    """The examples that an adapted task of a model holds; None if it holds none.
+
+    Raises `DataError` for a task with columns of its own without its rows: a layout is only taken from these.
+    """
+    if own_columns(model) and (task.rows is None or task.support is None):
+        raise DataError(
+            "The file does not contain the rows of this task, which has columns of its own. Create the task from its "
+            "rows."
+        )
     if task.support is None:
         return None
-    labels = [json.dumps(row) for row in task.support.targets.tolist()]
+    labels: list[Any] = task.support.targets.tolist()
     if task.labels is not None:
         names = [checked_name(name, "label") for name in task.labels]
-        labels = [names[number] for number in task.support.targets.tolist()]
+        labels = [names[number] for number in labels]
+    if own_columns(model):
+        return labeled(model, task.rows or (), labels, ids)
+    if task.labels is None:
+        labels = [json.dumps(row) for row in labels]
     contents = kept.encoded_bytes(task.support.inputs)
     return [
         Example(ids.new("ex"), "encoded", content, content, label)
@@ -175,6 +197,14 @@ def input_key(example: Example, held: Container[tuple[str, bytes]] = ()) -> tupl
     whole = array.dtype.kind in "iu" and not kept.encoded_tensor(example.encoded).is_floating_point()
     kind = "bytes" if whole else "numbers"  # of an image, whole numbers mean other things than floats
     return f"{kind} {array.shape}", (array.astype(np.float64) + 0.0).tobytes()  # -0.0 is 0.0
+
+
+def _encodings(model: MetaModel, given: Given) -> list[bytes]:
+    """What is kept of inputs as the model's pipeline stores them."""
+    if own_columns(model):
+        check_rows(given)
+        return [NOTHING] * len(given)
+    return kept.encoded_bytes(encoded(model, given))
 
 
 def _input(model: MetaModel, example: Example) -> Tensor:

@@ -27,7 +27,8 @@ class Transfers:
             examples = rows.examples(task, wanted.number)
         if not examples:
             return self._states.load((tenant, task, wanted.number)).to_bytes()
-        return adapted(self._states.model(wanted.model_digest), examples, keep_support=True).to_bytes()
+        with collecting():
+            return adapted(self._states.model(wanted.model_digest), examples, keep_support=True).to_bytes()
 
     def take_in(self, name: str, content: bytes, terms: Terms) -> TaskRecord:
         """Make a task of the file of an adapted task, adapted anew where it holds examples."""
@@ -41,7 +42,7 @@ class Transfers:
             if request.earlier is not None:
                 return request.earlier
             self._changes.quotas.check_task(task)
-            examples = imported(task, self._store.ids)
+            examples = imported(meta, task, self._store.ids)
             if examples is None:
                 meta.check(task)
             made = task if examples is None else adapted(meta, examples)

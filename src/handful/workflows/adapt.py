@@ -63,7 +63,8 @@ def adapt_from_file(
     meta = MetaModel.from_pretrained(base, trust=trust).to(there)
     remember(meta)
     read = encoded_examples(pipeline_of(meta), examples, target, limits, options)
-    return meta.with_pipeline(read.pipeline).adapt(read.inputs, read.labels, ids=read.ids, groups=read.groups, **how)
+    made = meta.with_pipeline(read.pipeline).adapt(read.inputs, read.labels, ids=read.ids, groups=read.groups, **how)
+    return made.with_rows(dict(zip(read.ids, read.rows, strict=True))) if read.rows else made
 
 
 def _rows(inputs: Tensor) -> set[bytes]:

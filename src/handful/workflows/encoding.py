@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.images import ImageInputs
 from handful.pipelines.labels import class_names
+from handful.pipelines.own_tables import OwnTablePipeline
 from handful.pipelines.pipeline import InputPipeline
 from handful.raw_batch import RawBatch
 from handful.readers.archives import unpacked
@@ -31,6 +32,7 @@ class EncodedExamples(NamedTuple):
     labels: n class names, or targets in the user's units `(n, outputs)`.
     ids: file names, or row numbers from 1.
     groups: of each example, if the file has them.
+    rows: of a table with columns of its own: each example as `OwnTablePipeline.alone` gives it; else none.
     """
 
     pipeline: InputPipeline
@@ -38,6 +40,7 @@ class EncodedExamples(NamedTuple):
     labels: tuple[str, ...] | Tensor
     ids: list[str]
     groups: list[str] | None
+    rows: Sequence[Mapping[str, Any]] = ()
 
 
 def encoded_examples(
@@ -57,7 +60,9 @@ def encoded_examples(
     """
     with opened_examples(pipeline, path, target, limits, options, added=added) as (of_task, raw, labels):
         groups = None if raw.groups is None else list(class_names(raw.groups, raw.named("group")))
-        return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.origin), labels, list(raw.ids), groups)
+        inputs = of_task.encode(raw.inputs, limits, raw.origin)
+        rows = of_task.alone(raw.inputs) if isinstance(of_task, OwnTablePipeline) else ()
+        return EncodedExamples(of_task, inputs, labels, list(raw.ids), groups, rows)
 
 
 def encoded_inputs(
