@@ -87,8 +87,8 @@ def create(folder: Path, quick: bool) -> Found:
 @_row(
     "warm predict",
     "64 connections over 1,000 tasks: >= 0.6 of a bare route that echoes",
-    "processor time of one core in Python, in many small parts: the largest are writing to the socket, and the line of "
-    "the log with the metrics (about a tenth each)",
+    "processor time of one core in Python, in many small parts: the largest are writing to the socket (a tenth), "
+    "reading the numbers, and the line of the log with the metrics (less each)",
 )
 def warm(folder: Path, quick: bool) -> Found:
     """The service and a bare route take turns under wrk."""
