@@ -268,7 +268,7 @@ def test_a_stall_under_overload_is_waited_for_by_nobody_and_nothing_that_is_late
 
     start = time.monotonic()
     run(work, use, rows=1000)
-    lag = 0.05 + max(lags)  # of a busy machine
+    lag = 0.05 + 2 * max(lags)  # of a busy machine, where one may follow on another
     assert max(waited for _, _, waited in told) < seconds + lag, "nobody is told only after the stall"
     assert max(max(batch) for batch in ages) < seconds + lag, "what is over does not run"
     assert not [came for came, code, _ in told if not code and came < stall - seconds - lag]
