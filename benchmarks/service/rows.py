@@ -86,7 +86,7 @@ def create(folder: Path, quick: bool) -> Found:
 
 @_row(
     "warm predict",
-    "64 connections over 1,000 tasks: >= 0.6 of a bare route that echoes",
+    "64 connections over 1,000 tasks: >= 0.6 of a bare route that reads by msgspec and echoes",
     "processor time of one core in Python, in many small parts: the largest are writing to the socket (a tenth), "
     "reading the numbers, and the line of the log with the metrics (less each)",
 )
