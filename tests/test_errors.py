@@ -18,6 +18,7 @@ from handful.errors import (
     OverloadedError,
     UserError,
     count_of,
+    nearest_of,
     unknown_name,
 )
 
@@ -110,3 +111,9 @@ def test_an_error_can_be_copied_and_sent_to_another_process(again):
 def test_one_of_a_noun_is_singular(count, words):
     assert count_of(count, "class", "classes") == words
     assert count_of(count, "step") == words.replace("classes", "steps").replace("class", "step")
+
+
+def test_long_names_and_those_beyond_the_first_thousand_are_not_compared():
+    assert nearest_of("a" * 101, ["a" * 100]) is None
+    assert nearest_of("a" * 100, ["a" * 101, "a" * 99]) == "a" * 99
+    assert nearest_of("size", [*map(str, range(1_000)), "sizes"]) is None

@@ -7,7 +7,7 @@ import pytest
 
 from handful.dialect import DATE
 from handful.errors import DataError
-from handful.table import Table
+from handful.table import Table, require
 from noted import noted
 
 DAY = datetime.date(2024, 2, 1)
@@ -50,3 +50,13 @@ def test_names_of_columns_are_spelled_as_in_files(values):
 def test_two_columns_of_one_name_are_refused(values):
     with pytest.raises(DataError, match="two columns with the same name among 'a', 'a'"):
         Table.of(values, [])
+
+
+def test_a_table_that_lacks_many_columns_names_some():
+    with pytest.raises(DataError) as error:
+        require("The input", [f"d{place}" for place in range(1_000)], [f"c{place}" for place in range(1_000)])
+    message = error.value.message
+    assert "'c0' (did you mean 'd0'?)" in message
+    assert "and 995 more" in message
+    assert "and 900 more" in message
+    assert len(message) < 2_000

@@ -7,6 +7,7 @@ line prints it without a stack trace. Everything else is a bug of handful and sh
 import contextlib
 import copy
 import difflib
+import itertools
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import ClassVar, Self, TypeAlias
@@ -66,6 +67,9 @@ CODES = {
     "unavailable": "not-ready",
 }
 """Every code of an error, and the slug of the service's problem that it is."""
+
+MOST_COMPARED, LONGEST_COMPARED = 1_000, 100
+"""So many names, of so many letters, are compared with one that is not among them."""
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -183,10 +187,24 @@ def count_of(number: float, noun: str, plural: str = "") -> str:
     return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def nearest_of(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The one of some names that is most like a name; None if none is like it.
+
+    Comparing takes long where names are: long ones, and those beyond the first thousand, are not compared.
+
+    >>> nearest_of("wieght", ["weight", "color"])
+    'weight'
+    """
+    if len(name) > LONGEST_COMPARED:
+        return None
+    compared = [one for one in itertools.islice(names, MOST_COMPARED) if len(one) <= LONGEST_COMPARED]
+    return next(iter(difflib.get_close_matches(name, compared, n=1, cutoff=cutoff)), None)
+
+
 def unknown_name(noun: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`, with the nearest one first."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1)
-    guess = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    nearest = nearest_of(name, names)
+    guess = "" if nearest is None else f" Did you mean {nearest!r}?"
     message = f"Unknown {noun} {name!r}.{guess} Known: {', '.join(names) or 'none'}."
     return UserError(message, code="unknown-name")

@@ -1,9 +1,9 @@
 """Tables in memory: columns of typed cells, with errors that name column and row."""
 
 import datetime
-import difflib
 import functools
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from numbers import Real
@@ -24,9 +24,12 @@ from handful.cells import (
     written,
 )
 from handful.dialect import DATE, PROGRAM, Dialect
-from handful.errors import DataError
+from handful.errors import DataError, Field, nearest_of
 from handful.notes import note
 from handful.written_columns import WrittenColumns
+
+MOST_NAMED, MOST_COLUMNS = 5, 100
+"""So many missing columns, and columns that are there, are named in a message."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,10 @@ class Table:
         if hasattr(values, "collect"):  # a lazy frame
             raise DataError(f"{name} is not computed yet. Pass the result of its .collect().", code="wrong-shape")
         if hasattr(values, "columns") and hasattr(values, "__getitem__"):
-            found = _named(name, values.columns, values.__getitem__)
+            found = named(name, values.columns, values.__getitem__)
         elif isinstance(values, Sequence) and values and all(isinstance(row, Mapping) for row in values):
             keys = dict.fromkeys(key for row in values for key in row)
-            found = _named(name, keys, lambda key: [row.get(key) for row in values])
+            found = named(name, keys, lambda key: [row.get(key) for row in values])
         else:
             found = dict(zip(columns, _columns_of(values, columns), strict=True))
         return cls(name, pa.table({column: arrow_column(cells, name, column) for column, cells in found.items()}))
@@ -139,18 +142,8 @@ class Table:
         return replace(self, arrow=self.arrow.take(rows), kept=tuple(self._number(row) - 1 for row in rows.tolist()))
 
     def require(self, names: Iterable[str], why: str = "") -> None:
-        """Raise `DataError` that names all missing columns, each with the nearest existing one."""
-        missing = [name for name in names if name not in self.names]
-        if not missing:
-            return
-        hints = []
-        for name in missing:
-            nearest = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
-            hints.append(f"{name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else ""))
-        raise DataError(
-            f"{self.name} has no column {', '.join(hints)}{why}. Its columns: {', '.join(map(repr, self.names))}.",
-            code="wrong-shape",
-        )
+        """Raise `DataError` that names the missing columns, each with the nearest existing one."""
+        require(self.name, self.names, names, why)
 
     @functools.cached_property
     def _written(self) -> WrittenColumns:
@@ -207,7 +200,7 @@ class Table:
             numbers = days(column)
         elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
             numbers = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
-            if unit == DATE:
+            if unit == DATE and column.null_count < self.rows:
                 note("days", f"{self.name}: the column {name!r} holds numbers, which are read as days since 1970.")
         elif kinds.is_null(kind):
             numbers = np.full(self.rows, np.nan)
@@ -321,6 +314,31 @@ class Table:
         )
 
 
+def require(source: str, there: Collection[str], names: Iterable[str], why: str = "", field: Field = ()) -> None:
+    """Raise `DataError` that names the columns that are not there, each with the nearest one that is.
+
+    source: what the message calls the table.
+    why: follows their names.
+    """
+    missing = [name for name in names if name not in there]
+    if not missing:
+        return
+    hints = []
+    for name in missing[:MOST_NAMED]:
+        nearest = nearest_of(name, there, cutoff=0.5)
+        hints.append(f"{name!r}" + ("" if nearest is None else f" (did you mean {nearest!r}?)"))
+    raise DataError(
+        f"{source} has no column {_shortened(hints, len(missing))}{why}. Its columns: "
+        f"{_shortened(list(map(repr, itertools.islice(there, MOST_COLUMNS))), len(there))}.",
+        code="wrong-shape",
+        field=field,
+    )
+
+
+def _shortened(named: Sequence[str], count: int) -> str:
+    return ", ".join(named) + (f" and {count - len(named):,} more" if count > len(named) else "")
+
+
 def note_markers(source: str, name: str, cells: Iterable[Any]) -> None:
     """Make a note of the cells of a column of numbers that stand for empty ones, such as NA, but for blank ones."""
     markers = [cell for cell in cells if isinstance(cell, str) and cell.strip() and is_empty(cell)]
@@ -332,7 +350,7 @@ def note_markers(source: str, name: str, cells: Iterable[Any]) -> None:
         )
 
 
-def _named(source: str, keys: Iterable[Any], cells: Callable[[Any], Any]) -> dict[str, Any]:
+def named(source: str, keys: Iterable[Any], cells: Callable[[Any], Any]) -> dict[str, Any]:
     """The cells of columns by their names, as they are in a file; `DataError` if two have the same."""
     names = [spelled(str(key)) for key in keys]
     if len(set(names)) < len(names):
@@ -380,7 +398,9 @@ def arrow_column(cells: Any, name: str, column: str) -> Any:
             return pa.array(known, pa.float64())
         if len(kinds) == 1 and kinds <= {bool, datetime.date, datetime.datetime, list}:
             return pa.array(known)
-        return pa.array([None if cell is None else str(cell) for cell in known], pa.string())
+        # a number is written as `Table.texts` writes it in a column without texts
+        texts = [cell if cell is None else written(cell) if isinstance(cell, float) else str(cell) for cell in known]
+        return pa.array(texts, pa.string())
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise DataError(f"{name}: column {column!r} cannot be read ({error}).") from error
 

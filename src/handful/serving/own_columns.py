@@ -1,14 +1,13 @@
 """Tasks whose tables have columns of their own: only rows are kept of their examples, which are encoded together."""
 
 import contextlib
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from handful.errors import DataError
+from handful.errors import DataError, nearest_of
 from handful.models.meta_model import MetaModel
 from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.serving.inputs import Given
@@ -79,8 +78,8 @@ def check_added(support: Sequence[Example], new: Sequence[Example]) -> None:
     for place, example in enumerate(new):
         for name in row_of(example):
             if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1)
-                guess = f" Did you mean {nearest[0]!r}?" if nearest else ""
+                nearest = nearest_of(name, sorted(known))
+                guess = "" if nearest is None else f" Did you mean {nearest!r}?"
                 raise DataError(
                     f"Example {place} has a column {name!r}, which the task's examples do not have.{guess} Leave it "
                     "out, or create a task with it.",
