@@ -1,10 +1,13 @@
 """Tasks leave as the library's files, and come in from them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from handful import AdaptedTask, Service
 from handful.errors import ArtifactError, UserError
+from handful.types import Examples
 from serving.oracle import check
 from serving.worlds import classifier, points, regressor
 
@@ -46,3 +49,33 @@ def test_what_is_no_task_of_a_model_here_is_refused(tmp_path):
         with pytest.raises(UserError, match="control"):
             service.import_task("shelf", own.to_bytes())
         assert service.tasks() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"examples": 1}, "another shape|not those of its examples"),
+        ({"examples": -1, "support": None, "manifest": None}, "no examples"),
+        ({"labels": ("a",)}, "labels"),
+        ({"labels": ("a", 5)}, "labels"),
+        ({"labels": None}, "labels"),
+        ({"labels": ("a", "b", "c"), "support": None, "manifest": None}, "labels"),
+        ({"manifest": None}, "ids"),
+        ({"manifest": ("1",)}, "ids"),
+        ({"groups": ("1",)}, "groups"),
+        ({"rows": ({},)}, "rows"),
+        ({"rows": ("a", "b")}, "rows"),
+        ({"support": Examples(torch.zeros(2, 3), torch.tensor([0, 2]))}, "classes"),
+        ({"support": Examples(torch.zeros(2, 3), torch.tensor([0, -1]))}, "classes"),
+        ({"support": Examples(torch.zeros(2, 3), torch.tensor([0.0, 1.0]))}, "classes"),
+        ({"support": Examples(torch.zeros(2, 3), torch.tensor([[0], [1]]))}, "shape"),
+        ({"support": Examples(torch.zeros(2, 4), torch.tensor([0, 1]))}, "shape"),
+        ({"support": Examples(torch.zeros(0, 3), torch.zeros(0).long())}, "shape"),
+    ],
+)
+def test_a_file_whose_parts_contradict_one_another_is_refused(wrong, said):
+    made = classifier().adapt(torch.tensor(points(1, 2)), ["a", "b"])
+    assert AdaptedTask.from_bytes(made.to_bytes()) == made
+    with pytest.raises(ArtifactError, match=said) as error:
+        AdaptedTask.from_bytes(replace(made, **wrong).to_bytes(), source="shelf.task")
+    assert error.value.message.startswith("shelf.task is incomplete")

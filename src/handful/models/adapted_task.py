@@ -1,11 +1,12 @@
 """Adapted tasks: small values, in memory, as bytes or as one file. No pickle anywhere."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
@@ -158,7 +159,7 @@ class AdaptedTask:
             for name, tensor in tensors.items():
                 part, _, rest = name.partition("/")
                 parts[part][rest] = tensor
-            return cls(
+            task = cls(
                 model_digest=facts["model"],
                 spec=TaskSpec.from_json(facts["spec"]),
                 labels=_tuple(facts["labels"]),
@@ -174,8 +175,32 @@ class AdaptedTask:
                 holds_examples=bool(facts["holds_examples"]),
                 estimate=facts["estimate"] and Estimate(**facts["estimate"]),
             )
+            task._check()
+            return task
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ArtifactError(f"{source} is incomplete ({type(error).__name__}: {error}). Adapt again.") from error
+
+    def _check(self) -> None:
+        """Raise `ValueError` where the parts contradict one another: a file may come from anyone."""
+        classes, outputs = self.spec.classification, self.spec.outputs
+        if self.examples < 1:
+            raise ValueError("it has no examples")
+        if (self.labels is not None) != classes or not _are(str, self.labels, outputs):
+            raise ValueError("its labels are not those of its classes")
+        if (self.support is None) != (self.manifest is None) or not (
+            _are(str, self.manifest, self.examples)
+            and _are(str, self.groups, self.examples)
+            and _are(Mapping, self.rows, self.examples)
+        ):
+            raise ValueError("its ids, groups or rows are not those of its examples")
+        if self.support is None:
+            return
+        inputs, targets = self.support
+        of_targets = (self.examples,) if classes else (self.examples, outputs)
+        if inputs.shape != (self.examples, *self.spec.input_shape) or targets.shape != of_targets:
+            raise ValueError("its examples have another shape")
+        if classes and (targets.dtype != torch.int64 or targets.min() < 0 or targets.max() >= outputs):
+            raise ValueError("its examples are of other classes")
 
     def save(self, path: str | Path) -> Path:
         """Write the task to one file; `UserError` if that would replace another file than an adapted task."""
@@ -196,6 +221,11 @@ class AdaptedTask:
 def not_a_task(source: object) -> ArtifactError:
     """The error for another file in place of an adapted task."""
     return ArtifactError(f"{source} is not an adapted task. Make one with `handful adapt`.")
+
+
+def _are(kind: type, values: Sequence[object] | None, count: int) -> bool:
+    """Whether values are so many of a kind, or None."""
+    return values is None or (len(values) == count and all(isinstance(value, kind) for value in values))
 
 
 def _tuple(values: Any) -> tuple[Any, ...] | None:
