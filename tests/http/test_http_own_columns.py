@@ -139,7 +139,8 @@ def test_what_makes_no_table_is_refused_in_a_sentence_that_names_it(model, tmp_p
         refused(client.create, "no", vector, ["a"], said="object of columns", field=("examples", 0, "input"))
         refused(client.create, "no", ["red"], ["a"], said="object of columns", field=("examples", 0, "input"))
         lacking = [{"wieght": 2, "color": "red", "day": None}]
-        refused(client.predict, task, lacking, said=r"no column 'weight' \(did you mean 'wieght'\?\)", field=())
+        said = r"no column 'weight' \(did you mean 'wieght'\?\)"
+        refused(client.predict, task, [*FIRST[0][:1], *lacking], said=said, field=("inputs", 1))
         text = [row("heavy", "red", None)]
         refused(client.predict, task, text, said="'weight'.*is not", field=("inputs", 0, "weight"), code="invalid-data")
         both = [row(3, "red", None), *text]

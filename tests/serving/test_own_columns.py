@@ -3,6 +3,7 @@
 import pytest
 
 from handful import Service
+from handful.errors import DataError
 from handful.learners.bayesian_heads import BayesianLastLayer
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
@@ -92,3 +93,21 @@ def test_a_task_moves_between_models_of_common_columns_and_of_its_own(place):
     assert verify(place).findings == ()
     with Service({"m": common()}, place) as service:
         assert probabilities(service, task) == pytest.approx(before, abs=1e-6)
+
+
+@pytest.mark.parametrize("make", [tables, common])
+def test_a_row_to_predict_has_all_columns_whatever_others_have(place, make):
+    whole = ROWS[0] | {"tint": "red"}
+    lacking = {name: cell for name, cell in whole.items() if name != "color"}
+    with Service(make(), place) as service:
+        task = service.create("shelf", [row | {"tint": "red"} for row in ROWS], [*"abababab"])
+        with pytest.raises(DataError, match="row 1, has no column 'color'"):
+            service.predict(task.id, [lacking])
+        with pytest.raises(DataError, match="row 2, has no column 'color'"):
+            service.predict(task.id, [whole, lacking])
+        made, refused = service.predict_many([(task.id, [whole]), (task.id, [lacking])])
+        assert made.predictions == service.predict(task.id, [whole]).predictions
+        assert isinstance(refused, DataError)
+        if make is common:
+            with pytest.raises(DataError, match="row 2, has no column 'color'"):
+                service.create("other", [whole, lacking], ["a", "b"])

@@ -98,6 +98,10 @@ class InputPipeline(ABC):
         Raises `DataError` for values that cannot be inputs.
         """
 
+    def stored_alone(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
+        """The same as `stored` of each value by itself, and the same errors: for values of several users."""
+        return self.stored(values, limits, place)
+
     def prepare(self, stored: Tensor) -> Tensor:
         """The result of `stored` on the learner's scale: floats `(n, *input_shape)`."""
         return prepared(stored)

@@ -1,7 +1,7 @@
 """Input pipelines for tables: common parts, and rows of numbers, dates and categories as one vector."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ from handful.errors import DataError, count_of
 from handful.limits import LOCAL, Limits
 from handful.notes import note
 from handful.pipelines.pipeline import InputPipeline, as_moments, target_moments
+from handful.pipelines.single_rows import SingleRows, projected
 from handful.pipelines.spread import Spread, note_clipped
 from handful.raw_batch import INPUT, Place
 from handful.table import Table
@@ -156,6 +157,19 @@ class TablePipeline(RowPipeline):
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Rows as `(n, features)`: a `Table`, mappings, a data frame, or `(n, columns)` in the order of `names`."""
         return self._inputs(self.features(Table.of(values, self.names)))
+
+    def stored_alone(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
+        """Mappings are read by themselves: see `SingleRows`."""
+        if not all(isinstance(row, Mapping) for row in values):
+            return self.stored(values, limits, place)
+        rows = SingleRows(projected(values, self.names, self.whose))
+        cells = [
+            rows.texts(column["name"])
+            if "categories" in column
+            else rows.numbers(column["name"], column.get("unit", ""))
+            for column in self.columns
+        ]
+        return self._inputs(self._features(cells, len(values)))
 
     def alone(self, table: Table) -> list[dict[str, Any]]:
         """Rows of a file as mappings that can be read without the other rows: `stored` encodes them equally. Numbers

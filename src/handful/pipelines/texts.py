@@ -15,6 +15,7 @@ from handful.encoders.tuned import TunedEncoder, encoder_of, encoder_to_tune
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import shaped, target_moments
 from handful.pipelines.rows import RowPipeline, written
+from handful.pipelines.single_rows import projected
 from handful.raw_batch import INPUT, Place
 from handful.table import Table
 
@@ -134,6 +135,13 @@ class TextPipeline(RowPipeline):
         table = Table.of(values, [self.text])
         table.require([self.text], ", the text")
         return self._embedded(table.sentences(self.text))
+
+    def stored_alone(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
+        """The other columns of mappings are not read."""
+        if all(isinstance(row, Mapping) for row in values):
+            cells = projected(values, [self.text], ", the text")
+            values = [{self.text: cell} for cell in cells[self.text]]
+        return self.stored(values, limits, place)
 
     @property
     def data_options(self) -> DataOptions:

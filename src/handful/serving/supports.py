@@ -24,12 +24,12 @@ from handful.serving.records import Example
 
 
 def encoded(model: MetaModel, given: Given) -> Tensor:
-    """Inputs as the model's pipeline stores them `(n, ...)`; `DataError` for what cannot be one."""
+    """Inputs as the model's pipeline stores each of them alone `(n, ...)`; `DataError` for what cannot be one."""
     if model.pipeline is not None and model.pipeline.of_one_task:
         check_rows(given)
     values = kept.values(given)
     if model.pipeline is not None:
-        return model.pipeline.stored(values, SERVICE)
+        return model.pipeline.stored_alone(values, SERVICE)
     if not isinstance(values, np.ndarray):
         raise DataError("The tasks of this model come from a generator: its inputs are arrays.", code="wrong-shape")
     return model.checked_inputs(torch.from_numpy(values).float())
@@ -79,7 +79,7 @@ def stacked(model: MetaModel, examples: Sequence[Example]) -> Tensor:
     model: with the task's own pipeline, if it has one.
     """
     if model.pipeline is not None and model.pipeline.of_one_task:
-        return prepared(model, encoded(model, [Written(example.media, example.content) for example in examples]))
+        return model.pipeline.encode([row_of(example) for example in examples], SERVICE)
     return torch.stack([_input(model, example) for example in examples])
 
 
