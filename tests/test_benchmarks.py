@@ -170,6 +170,19 @@ def test_auto_is_compared_on_the_test_tasks_of_all_seeds():
     ]
 
 
+def test_a_set_of_images_is_ahead_in_the_mean_of_its_settings_or_in_one():
+    settings = {
+        "emoji_32, 5-way 1-shot": setting([0.5, 0.52, 0.5, 0.52], [0.51, 0.51, 0.51, 0.51]),
+        "emoji_32, 20-way 1-shot": setting([0.7, 0.72, 0.69, 0.71], [0.5, 0.5, 0.5, 0.5]),
+    }
+    reached = {what: said for what, _, said in auto.aims({"": auto_row("emoji_32", "auto", 0, settings)})}
+    said = reached["images, against `transfer` on the network of `auto`"]
+    assert said.startswith(
+        "in the mean of a set's settings surely ahead on 1 of 1; 5-way 1-shot surely ahead on 0 of 1"
+    )
+    assert "surely worse in 0 of 2 settings" in said
+
+
 def setting(own, transfer):
     return {"best rung": "transfer", "alone": "transfer", "auto": own, "transfer": transfer}
 

@@ -214,13 +214,25 @@ def _time(found: Rows, name: str) -> str:
     return most + (f"; more than that: {', '.join(over)}" if over else "")
 
 
+def _mean_of_settings(gains: Sequence[Gain]) -> Gain:
+    """The gain in several settings with as many test tasks each: these are drawn apart, so any make a group."""
+    ours, theirs = (torch.stack(one).mean(0) for one in zip(*((gain.ours, gain.theirs) for gain in gains), strict=True))
+    return Gain(ours, theirs, gains[0].sign)
+
+
 def _aims_of_classes(found: Rows) -> Iterator[Cells]:
     images = [setting for setting in found.settings("images") if found.trained(setting) == setting.partition(", ")[0]]
     for title, way in (("pre-trained for all the time", TRANSFER), ("on the network of `auto`", AUTO)):
         gains = {setting: gain for setting in images if (gain := found.gain(setting, TRANSFER, way)) is not None}
-        five = {setting.partition(", ")[0]: gain for setting, gain in gains.items() if "5-way 1-shot" in setting}
+        by_set = defaultdict(dict[str, Gain])
+        for setting, gain in gains.items():
+            data, _, sizes = setting.partition(", ")
+            by_set[data][sizes] = gain
+        five = {data: found["5-way 1-shot"] for data, found in by_set.items()}
+        mean = {data: _mean_of_settings([*found.values()]) for data, found in by_set.items()}
         worse = [setting for setting, gain in gains.items() if gain.worse]
-        said = f"5-way 1-shot {_ahead(five)}; surely worse in {len(worse)} of {len(gains)} settings{_listed(worse)}"
+        said = f"in the mean of a set's settings {_ahead(mean)}; 5-way 1-shot {_ahead(five)}; "
+        said += f"surely worse in {len(worse)} of {len(gains)} settings{_listed(worse)}"
         aim = "surely ahead on 3 of 4 or more, never surely worse"
         yield f"images, against `transfer` {title}", aim, said if gains else ""
     photos = {setting: found.gain(setting, FORMER, FORMER) for setting in images if "tiered" in setting}
