@@ -76,6 +76,11 @@ def test_seconds_of_a_row_are_known_of_heads_and_states_in_memory(tmp_path):
         predictor.predict([first, second])
         assert predictor.seconds_of_row([first, second]) == max(map(predictor.seconds_of_row, ([first], [second]))) > 0
         assert not known(Asked("t", one, points(3))), "which may be large, or of a cold version"
+        many = service.create("many", points(*range(9)), ["a", "b", "c"] * 3, model="classes", tenant="t").id
+        large = Unread("t", many, partial(Asked, "t", many, points(3)))
+        assert not known(large), "it may take longer than a task of the same model with fewer examples"
+        predictor.predict([large])
+        assert known(large)
         assert not known(Unread("other", one, first.read))
         service.states.forget([("t", one, 1)])
         assert not known(first)

@@ -26,6 +26,8 @@ from handful.types import Prediction
 
 Lookup: TypeAlias = Callable[[str, int | None, str], Version]
 """Finds the version of this number of a task, by default the head, of a tenant."""
+_Costs: TypeAlias = tuple[str, int]
+"""A model, and the power of two below which a task has examples."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Predictor:
     def __init__(self, states: States, lookup: Lookup, held: Callable[[str, str], Version | None]) -> None:
         self._states, self._lookup, self._held = states, lookup, held
         self._counting = threading.Lock()
-        self._seconds: dict[str, float] = {}  # for a row, of the batch that each model predicted last
+        self._seconds: dict[_Costs, float] = {}  # for a row, of the batch that was predicted last
         self.encode_seconds = 0.0
 
     def predict(self, asked: Sequence[Asked | Unread]) -> list[Predictions | Exception]:
@@ -82,16 +84,16 @@ class Predictor:
         return [one.error or one.told for one in requests]
 
     def seconds_of_row(self, asked: Sequence[Asked | Unread]) -> float:
-        """Seconds that a row of these requests takes at most, by what their models took last.
+        """Seconds that a row of these requests takes at most, by what tasks like theirs took last.
 
-        Infinity where that is not known: some head or state is not in memory, or a model has predicted nothing yet.
+        Infinity where that is not known: some head or state is not in memory, or no such task was predicted yet.
         """
         most = 0.0
         for one in asked:
             head = self._held(one.tenant, one.task) if isinstance(one, Unread) else None
             if head is None or not self._states.holds(head.model_digest, (one.tenant, one.task, head.number)):
                 return math.inf
-            most = max(most, self._seconds.get(head.model_digest, math.inf))
+            most = max(most, self._seconds.get(_costs(head), math.inf))
         return most
 
     def _read(self, requests: "Sequence[_Request]") -> None:
@@ -128,7 +130,8 @@ class Predictor:
         digest, started = requests[0].version.model_digest, time.monotonic()
         predictions = self._states.predict(digest, wanted)
         seconds = (time.monotonic() - started) / sum(len(one.given) for one in requests)
-        self._seconds[digest] = seconds + max(one.seconds for one in requests)
+        seconds += max(one.seconds for one in requests)
+        self._seconds.update(dict.fromkeys({_costs(one.version) for one in requests}, seconds))
         for one, prediction in zip(requests, predictions, strict=True):
             if isinstance(prediction, HandfulError):
                 one.error = prediction
@@ -173,6 +176,11 @@ class _Request:
     def key(self) -> Key:
         """Of the state that predicts it."""
         return self.asked.tenant, self.asked.task, self.version.number
+
+
+def _costs(version: Version) -> _Costs:
+    """What versions share whose predictions take about as long: some models look at each example again."""
+    return version.model_digest, (version.examples or 0).bit_length()
 
 
 def _alone(requests: Sequence[_Request]) -> list[list[_Request]]:
