@@ -72,7 +72,7 @@ def test_a_precision_is_taken_for_its_speed_on_this_processor(half, chosen, monk
     monkeypatch.setattr(pretraining_budget, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
     monkeypatch.setattr(Pretraining, "advance", advanced)
     assert quicker_precision(built(), POOL, 1000.0) == chosen
-    assert clock["now"] < 0.03 * 1000.0, "choosing costs little"
+    assert clock["now"] <= 18.0, "choosing costs little, and a slow step is not repeated"
     clock["now"] = 0.0
     learner = built()
     assert examples_within(learner, POOL, 1000.0, precision="bf16") == pytest.approx(1000 / half * BATCH, rel=0.05)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from handful.functional.stateless import skeleton
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16")
 
 
 def in_bfloat16(learner: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator
 
-from handful.engine.precision import PRECISIONS, Precision
+from handful.engine.precision import Precision
 from handful.events import StoppedError
 from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
@@ -30,7 +30,7 @@ processor, 5-way 1-shot accuracy on validation classes was higher by 1 point on 
 TIMED, TIMED_SHARE = 3, 0.02
 """The fewest steps that are timed, after one that warms up; and the share of the budget after which they suffice."""
 TOO_SLOW = 3
-"""Times the seconds a step may take, from which one timed step is enough to leave a size out."""
+"""Times the seconds a step may take, from which one timed step is enough to leave a size or a precision out."""
 CHOOSING_SHARE, FASTER = 0.005, 1.1
 """The same for each precision where one is chosen; and how many times as fast bfloat16 must be, to be taken."""
 FORWARD = 1 / 3
@@ -92,10 +92,9 @@ def quicker_precision(learner: Learner, pool: PretrainingExamples, seconds: floa
     """
     if learner.device.type != "cpu":
         return "fp32"
-    single, half = (
-        _seconds_per_step(learner, pool, CHOOSING_SHARE * seconds, seed, precision=precision)
-        for precision in PRECISIONS
-    )
+    timed = CHOOSING_SHARE * seconds
+    single = _seconds_per_step(learner, pool, timed, seed)
+    half = _seconds_per_step(learner, pool, timed, seed, TOO_SLOW * single, "bf16")
     return "bf16" if single > FASTER * half else "fp32"
 
 
