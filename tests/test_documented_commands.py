@@ -195,17 +195,21 @@ def first_example(service: Service, name: str) -> str:
 @pytest.mark.slow
 def test_the_commands_on_a_server_run(small, monkeypatch):
     lines = [words[1:] for words in COMMANDS if words[0] == "handful" and words[1] in REMOTE and "..." not in words]
-    done = CliRunner().invoke(app, smaller(["train", "--tasks", "photos/", "-o", "runs/photos"]))
-    assert not done.exit_code, done.stderr
+    of_tables = ["train", "--tasks", "tables/", "--target", "last", "--learner", "r2d2", "--shot", "20"]
+    for train in (["train", "--tasks", "photos/", "-o", "runs/photos"], [*of_tables, "-o", "runs/tables"]):
+        done = CliRunner().invoke(app, smaller(train))
+        assert not done.exit_code, done.stderr
     failed = {}
-    with Service("runs/photos", "store") as service, listening(make_app(service)) as url:
-        monkeypatch.setenv("HANDFUL_URL", url)
-        monkeypatch.setenv("HANDFUL_KEY", service.keys.first_admin(None).token)
-        for words in lines:
-            line = [first_example(service, words[2]) if word == "EXAMPLE" else word for word in words]
-            result = CliRunner().invoke(app, line)
-            if result.exit_code:
-                failed[" ".join(words)] = result.stderr[-600:] + str(result.exception)
+    for run, store in (("runs/photos", "store"), ("runs/tables", "other-store")):
+        with Service(run, store) as service, listening(make_app(service)) as url:
+            monkeypatch.setenv("HANDFUL_URL", url)
+            monkeypatch.setenv("HANDFUL_KEY", service.keys.first_admin(None).token)
+            for words in lines:
+                if ("new.csv" in words) == (run == "runs/tables"):
+                    line = [first_example(service, words[2]) if word == "EXAMPLE" else word for word in words]
+                    result = CliRunner().invoke(app, line)
+                    if result.exit_code:
+                        failed[" ".join(words)] = result.stderr[-600:] + str(result.exception)
     assert not failed, "\n\n".join(f"{line}\n{said}" for line, said in failed.items())
 
 
